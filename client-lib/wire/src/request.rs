@@ -1,0 +1,313 @@
+//! Requests, to and from the path and query they travel as.
+
+use std::fmt::Write as _;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::{MAX_CLAIMS_BYTES, MAX_TARGET_BYTES, REGISTRY_PATH, TOKEN_PATH};
+
+/// Everything but RFC 3986's unreserved characters is encoded.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// What a token is wanted for: a v1 resource or a v2 scope, exactly as the caller spelt it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A resource URI, for example `https://storage.azure.com/`.
+    Resource(String),
+    /// One scope, for example `https://storage.azure.com/.default`.
+    Scope(String),
+}
+
+/// An identity a request names instead of taking the job's own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum NamedIdentity {
+    /// By application (client) id.
+    ClientId(String),
+    /// By the object id of its service principal.
+    ObjectId(String),
+    /// By its Azure resource id.
+    ResourceId(String),
+}
+
+/// A token request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRequest {
+    /// What for.
+    pub target: Target,
+    /// As whom, when not as the job's own identity.
+    pub identity: Option<NamedIdentity>,
+    /// The shortest life left that the caller can use, in seconds.
+    pub min_validity: Option<u64>,
+    /// A claims challenge from a resource, as JSON text.
+    pub claims: Option<String>,
+    /// The tenant that should issue the token.
+    pub tenant_id: Option<String>,
+}
+
+/// A registry credential request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryRequest {
+    /// The login server, as the caller spelt it.
+    pub server: String,
+}
+
+/// Why a query is not a request. Its text is meant for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestError(String);
+
+impl TokenRequest {
+    /// A request for `target` as the job's own identity, without conditions.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            identity: None,
+            min_validity: None,
+            claims: None,
+            tenant_id: None,
+        }
+    }
+
+    /// The request as path and query.
+    #[must_use]
+    pub fn to_path_and_query(&self) -> String {
+        let mut out = String::from(TOKEN_PATH);
+        match &self.target {
+            Target::Resource(resource) => push(&mut out, "resource", resource),
+            Target::Scope(scope) => push(&mut out, "scope", scope),
+        }
+        match &self.identity {
+            None => {}
+            Some(NamedIdentity::ClientId(id)) => push(&mut out, "client_id", id),
+            Some(NamedIdentity::ObjectId(id)) => push(&mut out, "object_id", id),
+            Some(NamedIdentity::ResourceId(id)) => push(&mut out, "resource_id", id),
+        }
+        if let Some(seconds) = self.min_validity {
+            push(&mut out, "min_validity", &seconds.to_string());
+        }
+        if let Some(claims) = &self.claims {
+            push(&mut out, "claims", claims);
+        }
+        if let Some(tenant) = &self.tenant_id {
+            push(&mut out, "tenant_id", tenant);
+        }
+        out
+    }
+
+    /// Reads the query part of a token request.
+    ///
+    /// Unknown parameters are ignored; a repeated one, two targets, two identities, an empty or over-long value and
+    /// control characters are errors.
+    pub fn from_query(query: &str) -> Result<Self, RequestError> {
+        let mut fields = Fields::parse(query)?;
+        let resource = fields.take("resource", MAX_TARGET_BYTES)?;
+        let scope = fields.take("scope", MAX_TARGET_BYTES)?;
+        let target = match (resource, scope) {
+            (Some(resource), None) => Target::Resource(resource),
+            (None, Some(scope)) => Target::Scope(scope),
+            (None, None) => {
+                return Err(RequestError::new(
+                    "say what the token is for: resource=... or scope=...",
+                ));
+            }
+            (Some(_), Some(_)) => {
+                return Err(RequestError::new("give resource or scope, not both"));
+            }
+        };
+        let (Target::Resource(text) | Target::Scope(text)) = &target;
+        if text.contains(char::is_whitespace) {
+            return Err(RequestError::new(
+                "ask for one scope at a time: a token has exactly one resource",
+            ));
+        }
+        let mut named = [
+            fields.take("client_id", 200)?.map(NamedIdentity::ClientId),
+            fields.take("object_id", 200)?.map(NamedIdentity::ObjectId),
+            fields
+                .take("resource_id", 1024)?
+                .map(NamedIdentity::ResourceId),
+        ]
+        .into_iter()
+        .flatten();
+        let identity = named.next();
+        if named.next().is_some() {
+            return Err(RequestError::new(
+                "name one identity: client_id, object_id or resource_id",
+            ));
+        }
+        let min_validity = match fields.take("min_validity", 20)? {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| {
+                RequestError::new("min_validity must be a whole number of seconds")
+            })?),
+        };
+        Ok(Self {
+            target,
+            identity,
+            min_validity,
+            claims: fields.take("claims", MAX_CLAIMS_BYTES)?,
+            tenant_id: fields.take("tenant_id", 200)?,
+        })
+    }
+}
+
+impl RegistryRequest {
+    /// The request as path and query.
+    #[must_use]
+    pub fn to_path_and_query(&self) -> String {
+        let mut out = String::from(REGISTRY_PATH);
+        push(&mut out, "server", &self.server);
+        out
+    }
+
+    /// Reads the query part of a registry request.
+    pub fn from_query(query: &str) -> Result<Self, RequestError> {
+        let mut fields = Fields::parse(query)?;
+        match fields.take("server", 1024)? {
+            Some(server) => Ok(Self { server }),
+            None => Err(RequestError::new("say which registry: server=HOST")),
+        }
+    }
+}
+
+impl RequestError {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl std::fmt::Display for RequestError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+/// Decoded query parameters in order; names are ours, so a mistake can be told by name.
+struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    fn parse(query: &str) -> Result<Self, RequestError> {
+        query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                Ok((decode(name)?, decode(value)?))
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    fn take(&mut self, name: &str, limit: usize) -> Result<Option<String>, RequestError> {
+        let mut found = self.0.iter().filter(|(key, _)| key == name);
+        let Some((_, value)) = found.next() else {
+            return Ok(None);
+        };
+        if found.next().is_some() {
+            return Err(RequestError::new(format!("{name} is given twice")));
+        }
+        if value.is_empty() {
+            return Err(RequestError::new(format!("{name} is empty")));
+        }
+        if value.len() > limit {
+            return Err(RequestError::new(format!(
+                "{name} is longer than {limit} bytes"
+            )));
+        }
+        if value.contains(char::is_control) {
+            return Err(RequestError::new(format!(
+                "{name} has a control character in it"
+            )));
+        }
+        Ok(Some(value.clone()))
+    }
+}
+
+fn decode(text: &str) -> Result<String, RequestError> {
+    // `+` means a space in a form, but a plus in a URI; Azure resources have neither, so the form reading is safe.
+    percent_decode_str(&text.replace('+', " "))
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| RequestError::new("the query is not UTF-8"))
+}
+
+fn push(out: &mut String, name: &str, value: &str) {
+    let separator = if out.contains('?') { '&' } else { '?' };
+    // Writing to a String cannot fail.
+    let _ = write!(
+        out,
+        "{separator}{name}={}",
+        utf8_percent_encode(value, ENCODED)
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{NamedIdentity, RegistryRequest, Target, TokenRequest};
+
+    fn query(text: &str) -> &str {
+        text.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    #[test]
+    fn bad_queries_are_told_apart() {
+        let long = format!("resource={}", "x".repeat(10_000));
+        for (text, part) in [
+            ("", "resource=... or scope=..."),
+            ("resource=", "resource is empty"),
+            ("resource=a&resource=b", "twice"),
+            ("resource=a&scope=b", "not both"),
+            ("scope=a+b", "one scope at a time"),
+            ("scope=a%20b", "one scope at a time"),
+            ("resource=a%00b", "control character"),
+            ("resource=a%0Ab", "control character"),
+            (long.as_str(), "longer than"),
+            ("resource=%ff", "not UTF-8"),
+            ("resource=a&client_id=b&object_id=c", "name one identity"),
+            ("resource=a&min_validity=-1", "whole number"),
+            ("resource=a&min_validity=soon", "whole number"),
+        ] {
+            let error = TokenRequest::from_query(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text:.40}: {error}");
+        }
+    }
+
+    #[test]
+    fn raw_and_encoded_resources_are_the_same() {
+        let raw = TokenRequest::from_query("resource=https://storage.azure.com/").unwrap();
+        let encoded =
+            TokenRequest::from_query("resource=https%3A%2F%2Fstorage.azure.com%2F").unwrap();
+        assert_eq!(raw, encoded);
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_survives_the_wire(
+            target in "[!-~]{1,60}",
+            client in proptest::option::of("[!-~]{1,40}"),
+            seconds in proptest::option::of(any::<u64>()),
+            claims in proptest::option::of("[ -~]{1,60}"),
+        ) {
+            let mut request = TokenRequest::new(Target::Scope(target));
+            request.identity = client.map(NamedIdentity::ClientId);
+            request.min_validity = seconds;
+            request.claims = claims;
+            let text = request.to_path_and_query();
+            prop_assert_eq!(TokenRequest::from_query(query(&text)), Ok(request));
+        }
+
+        #[test]
+        fn no_query_panics(text in any::<String>()) {
+            let _ = TokenRequest::from_query(&text);
+            let _ = RegistryRequest::from_query(&text);
+        }
+    }
+}

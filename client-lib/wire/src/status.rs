@@ -1,0 +1,89 @@
+//! What an agent holds and how it fares: the answer to `GET /v1/status`. Holds no token and no secret.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ErrorCode, PrincipalClaims};
+
+/// The state of a running agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The agent's version.
+    pub version: String,
+    /// The agent's process id, in its own pid namespace.
+    pub pid: u32,
+    /// The chosen strategy's name.
+    pub strategy: String,
+    /// A hash of strategy and configuration: equal fingerprints mean interchangeable agents.
+    pub fingerprint: String,
+    /// When the agent started, in unix seconds.
+    pub started_on: i64,
+    /// Whether every declared token exists.
+    pub ready: bool,
+    /// Whose tokens these are, once one has been seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<PrincipalClaims>,
+    /// The tokens held.
+    pub tokens: Vec<TokenStatus>,
+    /// Seconds until the first of the tokens in use ends: how long an outage could last unnoticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runway: Option<i64>,
+    /// Who asked, by uid and pid as the kernel tells them.
+    pub callers: Vec<CallerStatus>,
+    /// The last thing that went wrong upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_upstream_error: Option<UpstreamError>,
+}
+
+/// One token or registry credential held, without its secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenStatus {
+    /// `token` or `registry`.
+    pub kind: String,
+    /// As whom: `default`, or the id that was named.
+    pub identity: String,
+    /// The resource, or the login server.
+    pub resource: String,
+    /// When it was got, in unix seconds; absent while the first fetch has not succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obtained_on: Option<i64>,
+    /// When it ends, in unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_on: Option<i64>,
+    /// When the agent means to renew it, in unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_on: Option<i64>,
+    /// Answers given from memory.
+    pub hits: u64,
+    /// Fetches begun upstream.
+    pub fetches: u64,
+    /// Fetches that failed.
+    pub failures: u64,
+    /// The last failure, until a fetch succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<UpstreamError>,
+}
+
+/// A caller, as the kernel tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallerStatus {
+    /// The effective uid when it connected.
+    pub uid: u32,
+    /// Its pid in the agent's pid namespace; absent where it is not visible there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Requests it made.
+    pub requests: u64,
+    /// When it last asked, in unix seconds.
+    pub last_seen_on: i64,
+}
+
+/// One failure upstream, fit for a reader outside the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamError {
+    /// Its kind.
+    pub code: ErrorCode,
+    /// What happened.
+    pub message: String,
+    /// When, in unix seconds.
+    pub at: i64,
+}
