@@ -6,6 +6,7 @@
 
 mod error;
 mod explain;
+mod login_server;
 mod request;
 mod response;
 mod secret;
@@ -14,6 +15,10 @@ mod status;
 
 pub use crate::error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use crate::explain::{Candidate, Explanation, Notice, Outcome, PrincipalClaims, Severity};
+pub use crate::login_server::{
+    ListedHost, LoginServer, LoginServerError, MAX_ADDRESS_BYTES, REGISTRY_SUFFIXES,
+    RegistryAddress,
+};
 pub use crate::request::{NamedIdentity, RegistryRequest, RequestError, Target, TokenRequest};
 pub use crate::response::{RegistryResponse, TokenResponse};
 pub use crate::secret::Secret;
