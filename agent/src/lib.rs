@@ -1,1 +1,14 @@
-//! .
+//! jobcred: an in-job credential helper and sidecar agent for Azure Machine Learning training containers.
+//!
+//! The path of a request: `front` -> `policy` -> `broker` -> `source` -> `transport` -> Azure. Edges (`front`, `source`,
+//! `registry`, `transport`, `platform`) know the domain (`peer`, `policy`, `broker`, `strategy`); the domain knows no HTTP
+//! and no socket.
+
+pub mod broker;
+pub mod config;
+pub mod error;
+pub mod platform;
+pub mod resource;
+pub mod source;
+pub mod strategy;
+pub mod token;

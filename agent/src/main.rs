@@ -1,1 +1,3 @@
+//! The `jobcred` command.
+
 fn main() {}

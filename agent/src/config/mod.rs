@@ -1,0 +1,107 @@
+//! Text and environment in, one typed [`Config`] out, all mistakes in one report.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::resource::Cloud;
+use crate::strategy::Strategy;
+
+/// All that can be configured, with every default filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The strategy, when detection shall not decide.
+    pub strategy: Option<Strategy>,
+    /// The cloud.
+    pub cloud: Cloud,
+    /// Where the agent listens; `None` for the first of the standard places that can be used.
+    pub socket: Option<PathBuf>,
+    /// The group (by number) the socket is shared with; `None` is private.
+    pub socket_group: Option<u32>,
+    /// Uids that may ask besides the agent's own and root; needs `socket_group`.
+    pub allow_uids: Vec<u32>,
+    /// Resources whose tokens are got at start and always kept fresh, as given.
+    pub resources: Vec<String>,
+    /// Client, object or resource ids a request may name; `None` is any, an empty list none.
+    pub allow_identities: Option<Vec<String>>,
+    /// Whether a Kubernetes pod outside Azure ML may use the node's identity from IMDS.
+    pub allow_node_identity: bool,
+    /// Who the tokens must belong to.
+    pub expect: Expect,
+    /// Whether IMDS may be probed when the environment names no endpoint.
+    pub probe: bool,
+    /// The issuer's base URL (https); `None` is `AZURE_AUTHORITY_HOST` or the cloud's.
+    pub authority_host: Option<Url>,
+    /// A PEM file of roots to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether a registry token may be got with a Resource Manager token when the registry's own audience cannot be had.
+    pub registry_arm_fallback: bool,
+    /// Settings per registry, by login server.
+    pub registries: BTreeMap<String, RegistryConfig>,
+    /// How long the agent goes on answering after SIGTERM when it runs as a sidecar.
+    pub grace: Duration,
+    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
+    pub log: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+}
+
+/// Who tokens must belong to; what is `None` is not checked. Ids are compared without regard to case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expect {
+    /// The tenant (`tid`).
+    pub tenant_id: Option<String>,
+    /// The object id (`oid`).
+    pub object_id: Option<String>,
+    /// The client id (`appid` or `azp`).
+    pub client_id: Option<String>,
+}
+
+/// Settings of one registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryConfig {
+    /// The identity to use, by client id; `None` is the job's.
+    pub client_id: Option<String>,
+    /// The tenant that issues the token and is named in the exchange.
+    pub tenant_id: Option<String>,
+    /// The audience to ask for, pinned; `None` is the registry's own with the fallback above.
+    pub audience: Option<String>,
+    /// Answer "no credentials" instead of an error when the exchange is denied, for registries with anonymous pull.
+    pub anonymous_when_denied: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            strategy: None,
+            cloud: Cloud::Public,
+            socket: None,
+            socket_group: None,
+            allow_uids: Vec::new(),
+            resources: Vec::new(),
+            allow_identities: None,
+            allow_node_identity: false,
+            expect: Expect::default(),
+            probe: true,
+            authority_host: None,
+            ca_file: None,
+            registry_arm_fallback: true,
+            registries: BTreeMap::new(),
+            grace: Duration::from_secs(25),
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The ways to get a token, one file each, and the tolerant reader of their answers.
+
+use async_trait::async_trait;
+
+use crate::error::TokenError;
+use crate::resource::Resource;
+use crate::token::{AccessToken, Identity};
+
+/// What is asked of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SourceRequest {
+    /// As whom.
+    pub identity: Identity,
+    /// What for, in the spelling to send.
+    pub resource: Resource,
+    /// The issuing tenant, when it is not the identity's own. Sources that cannot honour it refuse.
+    pub tenant: Option<String>,
+    /// A claims challenge. Sources that cannot send it ask again without it: the platform may answer with the same token.
+    pub claims: Option<String>,
+}
+
+/// One way to get a token.
+///
+/// A source asks upstream each time: caching, single flight and refresh are the broker's. It owns its time-outs and,
+/// through the transport, its retries; a fetch that is dropped leaves nothing behind.
+#[async_trait]
+pub trait Source: Send + Sync + std::fmt::Debug {
+    /// The source's name in logs and errors, for example `azure-ml`.
+    fn name(&self) -> &'static str;
+
+    /// Whether a request may name a tenant other than the identity's own.
+    fn honours_tenant(&self) -> bool {
+        false
+    }
+
+    /// Gets one token.
+    ///
+    /// # Errors
+    /// A [`TokenError`] that names the endpoint and the status, never the secret.
+    async fn fetch(&self, request: &SourceRequest) -> Result<AccessToken, TokenError>;
+}

@@ -1,0 +1,140 @@
+//! How the job gets tokens: decided once at start, from facts, by a pure function, and never switched.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use jobcred_wire::{Explanation, Secret};
+use url::Url;
+
+/// A strategy's name, as configuration, logs and `explain` spell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// On behalf of the submitting user.
+    UserIdentity,
+    /// A compute cluster's managed identity, by client id.
+    ComputeIdentity,
+    /// The one identity of Kubernetes compute, without a client id.
+    Kubernetes,
+    /// A managed identity without client id.
+    SystemIdentity,
+    /// A compute instance whose endpoint answers with the *user's* token.
+    ComputeInstanceUser,
+    /// An application with a secret; only when configured.
+    ServicePrincipal,
+    /// The Azure CLI's login; only when configured.
+    AzureCli,
+    /// Self-signed, clearly marked tokens; only when asked for.
+    Sandbox,
+}
+
+/// What is asked for tokens, with all that is needed to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// Azure ML's managed-identity endpoint (2017-09-01).
+    AzureMl {
+        /// `MSI_ENDPOINT`.
+        endpoint: Url,
+        /// `MSI_SECRET`; sent as the header `secret`.
+        secret: Option<Secret>,
+    },
+    /// Azure ML's on-behalf-of endpoint.
+    OnBehalfOf {
+        /// `OBO_ENDPOINT`.
+        endpoint: Url,
+        /// `MSI_SECRET`, when set.
+        secret: Option<Secret>,
+    },
+    /// App Service (2019-08-01).
+    AppService {
+        /// `IDENTITY_ENDPOINT`.
+        endpoint: Url,
+        /// `IDENTITY_HEADER`.
+        header: Secret,
+    },
+    /// The instance metadata service.
+    Imds {
+        /// `http://169.254.169.254`, or `AZURE_POD_IDENTITY_AUTHORITY_HOST`; without the path.
+        base: Url,
+    },
+    /// Workload identity federation.
+    WorkloadIdentity {
+        /// `AZURE_AUTHORITY_HOST`, https.
+        authority: Url,
+        /// `AZURE_TENANT_ID`.
+        tenant: String,
+        /// `AZURE_CLIENT_ID`.
+        client_id: String,
+        /// `AZURE_FEDERATED_TOKEN_FILE`.
+        token_file: PathBuf,
+    },
+    /// An application with a secret.
+    ServicePrincipal {
+        /// The issuer, https.
+        authority: Url,
+        /// The tenant.
+        tenant: String,
+        /// The application.
+        client_id: String,
+        /// Its secret.
+        secret: Secret,
+    },
+    /// The Azure CLI.
+    AzureCli,
+    /// The sandbox's own issuer.
+    Sandbox,
+}
+
+/// The chosen strategy and what follows from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Which.
+    pub strategy: Strategy,
+    /// What is asked.
+    pub upstream: Upstream,
+    /// The client id sent when a request names no identity (`compute-identity` only).
+    pub client_id: Option<String>,
+}
+
+/// The outcome of the selection, with all of its reasons.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// The choice, or the start-up error that every request is answered with.
+    pub outcome: Result<Choice, StartError>,
+    /// Everything considered, for people.
+    pub explanation: Explanation,
+}
+
+/// Why no token can be served. Its text is for the person who submitted the job.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct StartError {
+    /// The stable reason code, as in the explanation.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do, possibly several lines.
+    pub hint: String,
+}
+
+impl Strategy {
+    /// The name in configuration, logs and `explain`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UserIdentity => "user-identity",
+            Self::ComputeIdentity => "compute-identity",
+            Self::Kubernetes => "kubernetes",
+            Self::SystemIdentity => "system-identity",
+            Self::ComputeInstanceUser => "compute-instance-user",
+            Self::ServicePrincipal => "service-principal",
+            Self::AzureCli => "azure-cli",
+            Self::Sandbox => "sandbox",
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
