@@ -5,10 +5,19 @@
 //! and no socket.
 
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod error;
+pub mod front;
+pub mod peer;
 pub mod platform;
+pub mod policy;
+pub mod principal;
+pub mod registry;
 pub mod resource;
 pub mod source;
 pub mod strategy;
+pub mod supervisor;
+pub mod telemetry;
 pub mod token;
+pub mod transport;

@@ -1,0 +1,1 @@
+//! Who asks: facts from the kernel and nothing else.

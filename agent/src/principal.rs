@@ -1,0 +1,1 @@
+//! Whose token it is: the claims of a JWT, and the rule that they never change.

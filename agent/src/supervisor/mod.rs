@@ -1,0 +1,1 @@
+//! `jobcred run`: a small process that starts the agent and COMMAND, forwards signals and keeps the exit status.

@@ -1,0 +1,1 @@
+//! Names of log fields, spans and metrics.
