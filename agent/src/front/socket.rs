@@ -1,0 +1,445 @@
+//! The Unix socket: where it is, how it gets there safely, and who may reach it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
+use nix::unistd::{Gid, geteuid};
+
+/// The longest path a socket can have on Linux, in bytes.
+pub const MAX_SOCKET_PATH: usize = 107;
+/// Connections that may wait while nobody accepts: the agent is being started again, say. The kernel may cap it lower.
+const BACKLOG: i32 = 1024;
+/// How often and how long to wait for another agent that is binding in the same directory: two seconds in all.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where and for whom to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// The socket's path. Its directory is made when it does not exist.
+    pub path: PathBuf,
+    /// The group the socket is shared with, by number; `None` is private.
+    pub group: Option<u32>,
+}
+
+/// A listening socket. Dropping it removes the file, if it is still the one that was made.
+#[derive(Debug)]
+pub struct BoundSocket {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+/// The file of a listening socket, removed on drop if it is still the same one.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody answers there already.
+    #[error("an agent already answers at {}", .0.display())]
+    InUse(PathBuf),
+    /// The path cannot be used safely or at all.
+    #[error("cannot listen at {}: {reason}", path.display())]
+    Unusable {
+        /// The path.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl BoundSocket {
+    /// Makes the directory and the socket as the sharing demands.
+    ///
+    /// | sharing | directory | socket |
+    /// |---|---|---|
+    /// | private | 0700 | 0600 |
+    /// | a group | 0750, that group | 0660, that group |
+    ///
+    /// An existing directory is used only when it is a real directory, is ours (or root's), and lets nobody else write. A stale
+    /// socket is replaced only when it *is* a socket and nobody answers on it; anything else in its place is left alone.
+    ///
+    /// # Errors
+    /// [`BindError`], with the reason in words.
+    pub fn bind(options: &SocketOptions) -> Result<Self, BindError> {
+        let path = &options.path;
+        let unusable = |reason: String| BindError::Unusable {
+            path: path.clone(),
+            reason,
+        };
+        if path.as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(unusable(format!(
+                "the path is longer than {MAX_SOCKET_PATH} bytes, the most a socket can have; choose a shorter one with JOBCRED_SOCKET"
+            )));
+        }
+        let dir = match path.parent() {
+            Some(dir) if path.is_absolute() && path.file_name().is_some() => dir,
+            _ => {
+                return Err(unusable(
+                    "the path must be absolute and name a file".to_owned(),
+                ));
+            }
+        };
+        prepare_directory(dir, options.group).map_err(unusable)?;
+        // Two agents starting at once must not both find the path free: the lock is held until the socket stands.
+        let _lock = lock_directory(dir).map_err(|error| unusable(error.to_string()))?;
+        clear_stale(path)?;
+        let listener =
+            listen_at(path, options.group).map_err(|error| unusable(error.to_string()))?;
+        let metadata = fs::symlink_metadata(path).map_err(|error| unusable(error.to_string()))?;
+        Ok(Self {
+            listener,
+            file: SocketFile {
+                path: path.clone(),
+                identity: (metadata.dev(), metadata.ino()),
+            },
+        })
+    }
+
+    /// The path clients connect to.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// The listener and the guard of its file, apart: one process may accept while another keeps the file.
+    #[must_use]
+    pub fn into_parts(self) -> (UnixListener, SocketFile) {
+        (self.listener, self.file)
+    }
+}
+
+impl SocketFile {
+    /// The path clients connect to.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let same = fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+        if same {
+            // Nothing to do about a failure: the next agent finds a stale socket and replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Binds the first of `paths` that can be used.
+///
+/// # Errors
+/// [`BindError::InUse`] as soon as a path is answered by somebody; otherwise why each path failed, in one error.
+pub fn bind_first(paths: &[PathBuf], group: Option<u32>) -> Result<BoundSocket, BindError> {
+    let mut reasons = Vec::new();
+    for path in paths {
+        match BoundSocket::bind(&SocketOptions {
+            path: path.clone(),
+            group,
+        }) {
+            Ok(bound) => return Ok(bound),
+            Err(BindError::InUse(path)) => return Err(BindError::InUse(path)),
+            Err(BindError::Unusable { path, reason }) => reasons.push((path, reason)),
+        }
+    }
+    let path = reasons
+        .first()
+        .map(|(path, _)| path.clone())
+        .unwrap_or_default();
+    let reason = match reasons.as_slice() {
+        [(_, only)] => only.clone(),
+        several => several
+            .iter()
+            .map(|(path, reason)| format!("{}: {reason}", path.display()))
+            .collect::<Vec<_>>()
+            .join("; "),
+    };
+    Err(BindError::Unusable { path, reason })
+}
+
+/// Whether an agent, or anything else, answers at `path`.
+#[must_use]
+pub fn is_answered(path: &Path) -> bool {
+    path.as_os_str().len() <= MAX_SOCKET_PATH && UnixStream::connect(path).is_ok()
+}
+
+fn prepare_directory(dir: &Path, group: Option<u32>) -> Result<(), String> {
+    let mode = if group.is_some() { 0o750 } else { 0o700 };
+    match DirBuilder::new().mode(mode).create(dir) {
+        Ok(()) => {
+            if let Some(gid) = group {
+                std::os::unix::fs::lchown(dir, None, Some(gid)).map_err(|error| {
+                    format!("cannot give {} to group {gid}: {error}", dir.display())
+                })?;
+            }
+            // The umask may have taken bits away that the group needs.
+            return fs::set_permissions(dir, Permissions::from_mode(mode))
+                .map_err(|error| format!("cannot set the mode of {}: {error}", dir.display()));
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => {
+            return Err(format!(
+                "cannot make the directory {}: {error}; choose another place with JOBCRED_SOCKET",
+                dir.display()
+            ));
+        }
+    }
+    let metadata =
+        fs::symlink_metadata(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let dir = dir.display();
+    if !metadata.is_dir() {
+        return Err(format!(
+            "{dir} is not a directory; remove it, or choose another place with JOBCRED_SOCKET"
+        ));
+    }
+    let own = geteuid().as_raw();
+    if metadata.uid() != own && metadata.uid() != 0 {
+        return Err(format!(
+            "{dir} belongs to uid {}, not to us (uid {own}): somebody else could swap the socket; choose another place with JOBCRED_SOCKET",
+            metadata.uid()
+        ));
+    }
+    // Also for a volume that the platform made group-writable (fsGroup): its members could swap the socket, so the agent
+    // wants a subdirectory of its own inside it.
+    if metadata.mode() & 0o022 != 0 {
+        return Err(format!(
+            "{dir} can be written by others (mode {:04o}): somebody else could swap the socket; use a subdirectory of it",
+            metadata.mode() & 0o7777
+        ));
+    }
+    Ok(())
+}
+
+fn lock_directory(dir: &Path) -> io::Result<Flock<File>> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
+        .open(dir)?;
+    // Binding takes microseconds, so a lock that stays is somebody else's doing: never wait for it without end.
+    for _ in 0..LOCK_TRIES {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Err(io::Error::other(format!(
+        "another process keeps the directory {} locked",
+        dir.display()
+    )))
+}
+
+fn clear_stale(path: &Path) -> Result<(), BindError> {
+    let unusable = |reason: String| BindError::Unusable {
+        path: path.to_owned(),
+        reason,
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(unusable(error.to_string())),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(unusable(
+                "something that is not a socket is there; it is left alone".to_owned(),
+            ));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(BindError::InUse(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|error| unusable(format!("cannot remove the stale socket: {error}"))),
+        // A full backlog (EAGAIN) is somebody who answers, slowly.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(BindError::InUse(path.to_owned()))
+        }
+        Err(error) => Err(unusable(format!(
+            "a socket is there that cannot be tried: {error}"
+        ))),
+    }
+}
+
+/// Binds under a name of its own and renames: clients see the socket only once its mode, group and backlog are right.
+fn listen_at(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
+    // As short as can be, so that a path near the limit still works; the directory is locked, so the name is free.
+    let draft = path.with_file_name(".new");
+    if let Err(error) = fs::remove_file(&draft)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    bind(fd.as_raw_fd(), &UnixAddr::new(&draft)?)?;
+    if let Some(gid) = group {
+        std::os::unix::fs::lchown(&draft, None, Some(Gid::from_raw(gid).as_raw()))?;
+    }
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    fs::set_permissions(&draft, Permissions::from_mode(mode))?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    fs::rename(&draft, path)?;
+    Ok(UnixListener::from(fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+
+    use tempfile::TempDir;
+
+    use super::{BindError, BoundSocket, SocketOptions, bind_first, is_answered};
+
+    fn place(dir: &TempDir) -> SocketOptions {
+        SocketOptions {
+            path: dir.path().join("own").join("agent.sock"),
+            group: None,
+        }
+    }
+
+    fn reason(options: &SocketOptions) -> String {
+        match BoundSocket::bind(options) {
+            Err(BindError::Unusable { reason, .. }) => reason,
+            other => panic!("expected an unusable path: {other:?}"),
+        }
+    }
+
+    fn mode(path: &std::path::Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_private_socket_has_private_modes_and_goes_with_its_guard() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = place(&dir);
+        let bound = BoundSocket::bind(&options).unwrap();
+        assert_eq!(mode(&options.path), 0o600);
+        assert_eq!(mode(options.path.parent().unwrap()), 0o700);
+        assert!(is_answered(&options.path));
+        drop(bound);
+        assert!(!options.path.exists());
+    }
+
+    #[test]
+    fn a_shared_socket_is_open_to_its_group_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let gid = nix::unistd::getegid().as_raw();
+        let options = SocketOptions {
+            group: Some(gid),
+            ..place(&dir)
+        };
+        let _bound = BoundSocket::bind(&options).unwrap();
+        assert_eq!(mode(&options.path), 0o660);
+        assert_eq!(mode(options.path.parent().unwrap()), 0o750);
+        assert_eq!(fs::symlink_metadata(&options.path).unwrap().gid(), gid);
+    }
+
+    #[test]
+    fn a_second_agent_is_told_and_the_first_one_keeps_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = place(&dir);
+        let _bound = BoundSocket::bind(&options).unwrap();
+        assert!(matches!(
+            BoundSocket::bind(&options),
+            Err(BindError::InUse(_))
+        ));
+        assert!(is_answered(&options.path));
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = place(&dir);
+        fs::create_dir(options.path.parent().unwrap()).unwrap();
+        drop(UnixListener::bind(&options.path).unwrap());
+        assert!(options.path.exists(), "std leaves the file behind");
+        let _bound = BoundSocket::bind(&options).unwrap();
+        assert!(is_answered(&options.path));
+    }
+
+    #[test]
+    fn what_is_not_a_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = place(&dir);
+        fs::create_dir(options.path.parent().unwrap()).unwrap();
+        fs::write(&options.path, "precious").unwrap();
+        assert!(reason(&options).contains("not a socket"));
+        assert_eq!(fs::read_to_string(&options.path).unwrap(), "precious");
+
+        fs::remove_file(&options.path).unwrap();
+        symlink("/etc/passwd", &options.path).unwrap();
+        assert!(reason(&options).contains("not a socket"));
+    }
+
+    #[test]
+    fn a_squatted_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = place(&dir);
+        let parent = options.path.parent().unwrap();
+        symlink("/tmp", parent).unwrap();
+        assert!(reason(&options).contains("not a directory"));
+
+        fs::remove_file(parent).unwrap();
+        fs::create_dir(parent).unwrap();
+        fs::set_permissions(parent, Permissions::from_mode(0o777)).unwrap();
+        assert!(reason(&options).contains("written by others"));
+    }
+
+    #[test]
+    fn paths_that_cannot_be_sockets() {
+        for path in ["relative/agent.sock", "/"] {
+            let options = SocketOptions {
+                path: PathBuf::from(path),
+                group: None,
+            };
+            assert!(reason(&options).contains("absolute"), "{path}");
+        }
+        let options = SocketOptions {
+            path: PathBuf::from(format!("/tmp/{}", "x".repeat(200))),
+            group: None,
+        };
+        assert!(reason(&options).contains("107"));
+    }
+
+    #[test]
+    fn the_first_usable_place_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = [PathBuf::from("/proc/jobcred/agent.sock"), place(&dir).path];
+        let bound = bind_first(&paths, None).unwrap();
+        assert_eq!(bound.path(), paths[1]);
+        let error = bind_first(&paths[..1], None).unwrap_err().to_string();
+        assert!(error.contains("JOBCRED_SOCKET"), "{error}");
+    }
+
+    #[test]
+    fn a_guard_does_not_remove_somebody_elses_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = place(&dir);
+        let bound = BoundSocket::bind(&options).unwrap();
+        fs::remove_file(&options.path).unwrap();
+        let _other = UnixListener::bind(&options.path).unwrap();
+        drop(bound);
+        assert!(options.path.exists());
+    }
+}
