@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jobcred_wire::LoginServer;
 use url::Url;
 
 use crate::resource::Cloud;
@@ -42,6 +43,10 @@ pub struct Config {
     pub registries: BTreeMap<String, RegistryConfig>,
     /// How long the agent goes on answering after SIGTERM when it runs as a sidecar.
     pub grace: Duration,
+    /// How long the sandbox's tokens live.
+    pub sandbox_lifetime: Duration,
+    /// Whether COMMAND must not start when no tokens can be had.
+    pub required: bool,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// How it is logged.
@@ -82,6 +87,21 @@ pub enum LogFormat {
     Json,
 }
 
+impl Config {
+    /// The settings of a registry: its own entry, else the longest suffix entry (a leading dot) that covers it.
+    #[must_use]
+    pub fn registry(&self, server: &LoginServer) -> Option<&RegistryConfig> {
+        let name = server.to_string();
+        self.registries.get(&name).or_else(|| {
+            self.registries
+                .iter()
+                .filter(|(entry, _)| entry.starts_with('.') && name.ends_with(entry.as_str()))
+                .max_by_key(|(entry, _)| entry.len())
+                .map(|(_, registry)| registry)
+        })
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -100,6 +120,8 @@ impl Default for Config {
             registry_arm_fallback: true,
             registries: BTreeMap::new(),
             grace: Duration::from_secs(25),
+            sandbox_lifetime: Duration::from_secs(60 * 60),
+            required: false,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
         }
