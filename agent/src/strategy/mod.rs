@@ -1,10 +1,17 @@
 //! How the job gets tokens: decided once at start, from facts, by a pure function, and never switched.
 
+mod facts;
+pub mod reason;
+mod select;
+
 use std::fmt;
 use std::path::PathBuf;
 
 use jobcred_wire::{Explanation, Secret};
 use url::Url;
+
+pub use self::facts::{Facts, OWN_ENDPOINTS_VARIABLE, ProbeResult};
+pub use self::select::{select, wants_probe};
 
 /// A strategy's name, as configuration, logs and `explain` spell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
