@@ -1,0 +1,55 @@
+# What people and CI run. `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help run build test test-clients lint format bench clean
+
+# Everything is built before anything runs, and what can reach an identity endpoint runs where there is no route out.
+ISOLATED := tests/isolated
+PYTHON := .venv/bin/python
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+run: ## build everything and run a small training job under `jobcred run --sandbox`
+	@tests/setup run
+	cargo build --release
+	PATH="$(CURDIR)/target/release:$$PATH" PYTHONPATH=python-shim/src \
+		jobcred run --sandbox -- python3 python-shim/examples/train.py
+
+build: ## the release binaries: target/release/jobcred and docker-credential-jobcred
+	cargo build --release
+
+test: ## unit, scenario and end-to-end tests of every part
+	@tests/setup test
+	cargo build --workspace --bins
+	cargo nextest run --workspace --no-run
+	$(ISOLATED) cargo nextest run --workspace --offline --no-fail-fast
+	cargo test --workspace --doc --quiet
+	$(ISOLATED) $(PYTHON) -m pytest -q python-shim/tests
+
+test-clients: ## real SDKs and tools: storage through Azurite, a second container, skopeo
+	@tests/setup clients
+	cargo build --release --workspace --bins
+	$(ISOLATED) $(PYTHON) -m pytest -q tests/clients
+
+lint: ## formatting, clippy, licences, Python checks
+	@tests/setup lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	.tools/bin/cargo-deny --offline check bans licenses sources
+	.venv/bin/ruff check python-shim tests
+	.venv/bin/ruff format --check python-shim tests
+	.venv/bin/mypy --config-file python-shim/pyproject.toml python-shim/src tests/clients
+
+format: ## put everything into the house's format
+	cargo fmt --all
+	.venv/bin/ruff format python-shim tests
+
+bench: ## latency, start-up, memory and size, as ratios within one run
+	@tests/setup bench
+	cargo build --release --workspace --bins
+	tests/bench
+
+clean: ## remove what was built and installed into this checkout
+	cargo clean
+	rm -rf .venv .tools
