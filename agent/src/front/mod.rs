@@ -1,3 +1,8 @@
 //! The ways in: the socket, the native API, and the one place where an error becomes an answer.
 
+pub mod callers;
+pub mod metrics;
+pub mod native;
+pub mod reply;
+pub mod serve;
 pub mod socket;

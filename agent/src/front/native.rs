@@ -1,0 +1,266 @@
+//! The jobcred API: routes, and what each of them answers.
+
+use std::sync::Arc;
+
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use jobcred_wire::{
+    ErrorCode, Explanation, LoginServer, PrincipalClaims, RegistryRequest, Status, TokenRequest,
+};
+
+use super::callers::Callers;
+use super::metrics;
+use super::reply::{self, Reply, RequestId, RequestIds};
+use super::serve::Handle;
+use crate::broker::{Broker, Want};
+use crate::error::TokenError;
+use crate::peer::{Admission, Peer};
+use crate::platform::{Clock, UnixTime};
+use crate::policy::{AuthorizedRequest, Decision, Policy};
+use crate::principal::{Pin, Pinned};
+use crate::token::Identity;
+
+/// What the agent answers with: tokens, or the one reason why there are none.
+#[derive(Debug)]
+pub struct NativeApi {
+    /// The part that serves tokens; the start-up error when there is none.
+    pub service: Result<TokenService, TokenError>,
+    /// Who is answered at all.
+    pub admission: Admission,
+    /// The selection with its evidence.
+    pub explanation: Explanation,
+    /// Strategy and configuration as a hash.
+    pub fingerprint: String,
+    /// When the agent started.
+    pub started_on: UnixTime,
+    /// The time.
+    pub clock: Clock,
+    /// Request ids.
+    pub ids: RequestIds,
+    /// Who asked.
+    pub callers: Callers,
+}
+
+/// Policy, broker and pin of a chosen strategy.
+#[derive(Debug)]
+pub struct TokenService {
+    /// What may be asked.
+    pub policy: Policy,
+    /// What is held.
+    pub broker: Arc<Broker>,
+    /// Whose tokens they are.
+    pub pin: Arc<Pin>,
+    /// Whether the source can ask a tenant other than the identity's own.
+    pub honours_tenant: bool,
+    /// Hosts that are registries besides those with a registry's name, as configured.
+    pub registry_hosts: Vec<String>,
+}
+
+impl Handle for NativeApi {
+    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Reply {
+        let id = self.ids.next();
+        let (parts, _body) = request.into_parts();
+        if !self.admission.admits(&peer) {
+            tracing::warn!(request.id = %id, %peer, "a caller that may not ask is turned away");
+            return reply::refuse(
+                id,
+                &TokenError::new(
+                    ErrorCode::Denied,
+                    format!("uid {} may not ask this agent", peer.uid),
+                )
+                .with_hint("Share the socket: `socket_group`, and `allow_uids` where there are several users."),
+            );
+        }
+        self.callers.note(peer, self.clock.now());
+        let path = parts.uri.path();
+        let query = parts.uri.query().unwrap_or_default();
+        let outcome = match (path, &parts.method) {
+            (jobcred_wire::TOKEN_PATH, &Method::GET) => self.token(id, query).await,
+            (jobcred_wire::REGISTRY_PATH, &Method::GET) => self.registry(id, query).await,
+            (jobcred_wire::REGISTRY_PATH, &Method::DELETE) => self.forget_registry(id, query),
+            (jobcred_wire::EXPLAIN_PATH, &Method::GET) => Ok(reply::json(id, &self.explain())),
+            (jobcred_wire::STATUS_PATH, &Method::GET) => Ok(reply::json(id, &self.status())),
+            (jobcred_wire::HEALTH_PATH, &Method::GET) => {
+                Ok(reply::json(id, &serde_json::json!({"status": "ok"})))
+            }
+            (jobcred_wire::READY_PATH, &Method::GET) => self.ready(id),
+            (jobcred_wire::METRICS_PATH, &Method::GET) => {
+                Ok(reply::text(id, metrics::render(&self.status(), self.clock.now())))
+            }
+            _ => Ok(no_such_route(id, path, &parts.method)),
+        };
+        match outcome {
+            Ok(reply) => {
+                tracing::debug!(request.id = %id, %peer, path, status = reply.status().as_u16(), "answered");
+                reply
+            }
+            Err(error) => {
+                tracing::info!(
+                    request.id = %id, %peer, path, code = %error.kind(), error = %error,
+                    issuer.code = error.issuer_code(), cause = reply::causes(&error),
+                    "refused"
+                );
+                reply::refuse(id, &error)
+            }
+        }
+    }
+}
+
+impl NativeApi {
+    async fn token(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {
+        let request = TokenRequest::from_query(query).map_err(|error| invalid(&error))?;
+        let service = self.service()?;
+        let granted = service
+            .settle(|own| service.policy.authorize(&request, own, service.honours_tenant))
+            .await?;
+        service.answer(id, &granted).await
+    }
+
+    async fn registry(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {
+        let service = self.service()?;
+        let server = service.login_server(query)?;
+        let granted = service
+            .settle(|own| service.policy.authorize_registry(&server, own))
+            .await?;
+        service.answer(id, &granted).await
+    }
+
+    fn forget_registry(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {
+        let service = self.service()?;
+        let server = service.login_server(query)?;
+        let own = service.pin.pinned(&Identity::Job);
+        // An identity that is not known yet has no credential to forget.
+        if let Decision::Granted(granted) = service.policy.authorize_registry(&server, own.as_ref())? {
+            service.broker.forget(granted.key());
+        }
+        Ok(reply::no_content(id))
+    }
+
+    fn ready(&self, id: RequestId) -> Result<Reply, TokenError> {
+        let service = self.service()?;
+        if service.broker.ready() {
+            return Ok(reply::json(id, &serde_json::json!({"status": "ready"})));
+        }
+        let mut error = TokenError::new(ErrorCode::Transient, "not every declared token exists yet");
+        if let Some(last) = service.broker.last_upstream_error() {
+            error = error.with_hint(format!("The last error upstream: {}", last.message));
+        }
+        Err(error)
+    }
+
+    fn explain(&self) -> Explanation {
+        let mut explanation = self.explanation.clone();
+        explanation.principal = self.principal();
+        explanation
+    }
+
+    fn principal(&self) -> Option<PrincipalClaims> {
+        let service = self.service.as_ref().ok()?;
+        match service.pin.pinned(&Identity::Job)? {
+            Pinned::Known(principal) => Some(principal.to_wire()),
+            Pinned::Opaque => None,
+        }
+    }
+
+    /// The state of the agent, for people and metrics.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            strategy: self.explanation.strategy.clone(),
+            fingerprint: self.fingerprint.clone(),
+            started_on: self.started_on.as_secs(),
+            principal: self.principal(),
+            callers: self.callers.list(),
+            ..Status::default()
+        };
+        if let Ok(service) = &self.service {
+            status.ready = service.broker.ready();
+            status.tokens = service.broker.status();
+            status.runway = service.broker.runway();
+            status.last_upstream_error = service.broker.last_upstream_error();
+        }
+        status
+    }
+
+    fn service(&self) -> Result<&TokenService, TokenError> {
+        self.service.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl TokenService {
+    /// Asks policy; where only the job's own first token can tell whether a name is its own, gets that one and asks again.
+    async fn settle(
+        &self,
+        ask: impl Fn(Option<&Pinned>) -> Result<Decision, TokenError>,
+    ) -> Result<AuthorizedRequest, TokenError> {
+        match ask(self.pin.pinned(&Identity::Job).as_ref())? {
+            Decision::Granted(granted) => Ok(granted),
+            Decision::NeedsPrincipal(first) => {
+                self.broker.get(first.key(), Want::default()).await?;
+                match ask(self.pin.pinned(&Identity::Job).as_ref())? {
+                    Decision::Granted(granted) => Ok(granted),
+                    Decision::NeedsPrincipal(_) => Err(TokenError::new(
+                        ErrorCode::Denied,
+                        "the job's own tokens do not tell whether it is the identity the request names",
+                    )),
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, id: RequestId, granted: &AuthorizedRequest) -> Result<Reply, TokenError> {
+        // Most requests end here, without a task switch.
+        if granted.claims().is_none()
+            && let Some(held) = self.broker.peek(granted.key(), granted.min_validity())
+        {
+            return Ok(reply::json_bytes(id, held.answer.clone()));
+        }
+        let want = Want {
+            min_validity: granted.min_validity(),
+            claims: granted.claims(),
+        };
+        let held = self.broker.get(granted.key(), want).await?;
+        Ok(reply::json_bytes(id, held.answer.clone()))
+    }
+
+    fn login_server(&self, query: &str) -> Result<LoginServer, TokenError> {
+        let request = RegistryRequest::from_query(query).map_err(|error| invalid(&error))?;
+        LoginServer::parse(&request.server, &self.registry_hosts).map_err(|error| {
+            TokenError::new(ErrorCode::Unavailable, error.to_string()).with_hint(
+                "Only Azure container registries are served; a registry under another name has to be configured under `registries`.",
+            )
+        })
+    }
+}
+
+fn invalid(error: &jobcred_wire::RequestError) -> TokenError {
+    TokenError::new(ErrorCode::InvalidRequest, error.to_string())
+}
+
+fn no_such_route(id: RequestId, path: &str, method: &Method) -> Reply {
+    let known = [
+        jobcred_wire::TOKEN_PATH,
+        jobcred_wire::REGISTRY_PATH,
+        jobcred_wire::EXPLAIN_PATH,
+        jobcred_wire::STATUS_PATH,
+        jobcred_wire::HEALTH_PATH,
+        jobcred_wire::READY_PATH,
+        jobcred_wire::METRICS_PATH,
+    ];
+    let (status, message) = if known.contains(&path) {
+        (
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("{path} has no method {method}"),
+        )
+    } else {
+        (StatusCode::NOT_FOUND, "there is no such path".to_owned())
+    };
+    reply::refuse_with(
+        status,
+        id,
+        &TokenError::new(ErrorCode::InvalidRequest, message)
+            .with_hint(format!("This agent answers {}.", known.join(", "))),
+    )
+}

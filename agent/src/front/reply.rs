@@ -1,0 +1,202 @@
+//! The one place where an error becomes what a caller may see, and where answers get their headers.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use jobcred_wire::{ErrorBody, ErrorCode, ErrorDetail};
+use serde::Serialize;
+
+use crate::error::TokenError;
+
+/// An answer on its way out.
+pub type Reply = Response<Full<Bytes>>;
+
+/// The header that repeats the request id.
+pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Names one request in answers and in the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RequestId {
+    run: u32,
+    number: u64,
+}
+
+/// Hands out request ids: a random part for this run of the agent, and a count.
+#[derive(Debug)]
+pub struct RequestIds {
+    run: u32,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// Ids of a run. Without a source of randomness the random part is zero, which costs nothing but uniqueness between runs.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            run: getrandom::u32().unwrap_or_default(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// The next id.
+    pub fn next(&self) -> RequestId {
+        RequestId {
+            run: self.run,
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{}", self.run, self.number)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A body whose JSON was made before, as it is.
+#[must_use]
+pub fn json_bytes(id: RequestId, body: Bytes) -> Reply {
+    reply(StatusCode::OK, id, "application/json", body)
+}
+
+/// A value as JSON.
+#[must_use]
+pub fn json<T: Serialize>(id: RequestId, value: &T) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(body) => json_bytes(id, body.into()),
+        Err(error) => {
+            tracing::error!(request.id = %id, %error, "an answer cannot be written as JSON");
+            refuse(
+                id,
+                &TokenError::new(ErrorCode::Internal, "the answer cannot be written"),
+            )
+        }
+    }
+}
+
+/// Plain text, for metrics.
+#[must_use]
+pub fn text(id: RequestId, body: String) -> Reply {
+    reply(
+        StatusCode::OK,
+        id,
+        "text/plain; version=0.0.4; charset=utf-8",
+        body.into(),
+    )
+}
+
+/// 204, without a body.
+#[must_use]
+pub fn no_content(id: RequestId) -> Reply {
+    let mut reply = reply(StatusCode::NO_CONTENT, id, "application/json", Bytes::new());
+    reply.headers_mut().remove(CONTENT_TYPE);
+    reply
+}
+
+/// The answer to `error`: its kind, message and hint. The chain of causes stays here, in the log.
+#[must_use]
+pub fn refuse(id: RequestId, error: &TokenError) -> Reply {
+    let status = StatusCode::from_u16(error.kind().status())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    refuse_with(status, id, error)
+}
+
+/// The same with a status of its own, for a path or a method that does not exist.
+#[must_use]
+pub fn refuse_with(status: StatusCode, id: RequestId, error: &TokenError) -> Reply {
+    // Rounded up: a client that waits a whole second less comes back too early.
+    let retry_after = error
+        .retry_after()
+        .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+        .or_else(|| error.is_transient().then_some(DEFAULT_RETRY_AFTER));
+    let body = ErrorBody {
+        error: ErrorDetail {
+            code: error.kind(),
+            message: error.message().to_owned(),
+            hint: error.hint().map(str::to_owned),
+            retry_after,
+            request_id: id.to_string(),
+        },
+    };
+    let body = serde_json::to_vec(&body).unwrap_or_default();
+    let mut reply = reply(status, id, "application/json", body.into());
+    if let Some(seconds) = retry_after {
+        reply.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    reply
+}
+
+/// The causes of `error`, outermost first, for the log.
+#[must_use]
+pub fn causes(error: &TokenError) -> String {
+    let mut text = String::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+fn reply(status: StatusCode, id: RequestId, content_type: &'static str, body: Bytes) -> Reply {
+    let mut reply = Response::new(Full::new(body));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+        headers.insert(REQUEST_ID_HEADER, value);
+    }
+    reply
+}
+
+/// Seconds to wait after a passing failure when nobody upstream said more.
+const DEFAULT_RETRY_AFTER: u64 = 1;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::BodyExt;
+    use jobcred_wire::{ErrorBody, ErrorCode};
+
+    use super::{RequestIds, causes, refuse};
+    use crate::error::TokenError;
+
+    #[tokio::test]
+    async fn the_cause_is_logged_and_not_sent() {
+        let inner = std::io::Error::other("the inner cause");
+        let error = TokenError::new(ErrorCode::Transient, "busy")
+            .with_source(inner)
+            .with_retry_after(Duration::from_millis(1500));
+        let reply = refuse(RequestIds::new().next(), &error);
+        assert_eq!(reply.status(), 503);
+        assert_eq!(reply.headers()["retry-after"], "2");
+        assert_eq!(reply.headers()["cache-control"], "no-store");
+        let id = reply.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        assert!(!String::from_utf8_lossy(&body).contains("inner cause"));
+        let body: ErrorBody = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body.error.request_id, id);
+        assert_eq!(causes(&error), "the inner cause");
+    }
+}

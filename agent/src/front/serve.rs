@@ -1,0 +1,191 @@
+//! Connections: how many, how long, from whom; and how they end when the agent does.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jobcred_wire::MAX_HEADER_BYTES;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::reply::Reply;
+use crate::peer::Peer;
+
+/// Connections at once. Beyond it, new ones wait in the kernel's queue until one ends. Each costs about 20 KiB.
+pub const MAX_CONNECTIONS: usize = 2048;
+/// Connections at once of one uid other than the agent's own, so that no neighbour can use up all of them. Further ones
+/// are closed without an answer.
+pub const MAX_CONNECTIONS_PER_FOREIGN_UID: usize = 512;
+/// How long a client may take to send the headers of a request, and how long a kept connection may stay idle.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Header lines of one request.
+pub const MAX_HEADERS: usize = 100;
+/// How long connections may take to finish their request once the agent ends.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause after the kernel refuses a new connection (no file descriptors left): trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers requests. One per way in.
+pub trait Handle: Send + Sync + 'static {
+    /// The answer to one request of `peer`. Never fails: an error is an answer too.
+    fn handle(
+        &self,
+        peer: Peer,
+        request: http::Request<Incoming>,
+    ) -> impl Future<Output = Reply> + Send;
+}
+
+/// Accepts connections and answers their requests until `stop` becomes true, then drains.
+///
+/// The listener stays open while draining, and the kernel queues who comes meanwhile: a successor can take it over.
+pub async fn serve<H: Handle>(
+    listener: &UnixListener,
+    own_uid: u32,
+    handler: Arc<H>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let foreign = Arc::new(ForeignCount::default());
+    let mut connections = JoinSet::new();
+    loop {
+        // Reap what has ended, so that the set holds live connections only.
+        while connections.try_join_next().is_some() {}
+        let accepted = tokio::select! {
+            () = stopped(&mut stop) => break,
+            accepted = accept(listener, &slots) => accepted,
+        };
+        let (stream, slot) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let peer = match stream.peer_cred() {
+            Ok(cred) => Peer {
+                uid: cred.uid(),
+                gid: cred.gid(),
+                // Zero is the kernel's word for "not in your pid namespace".
+                pid: cred.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid != 0),
+            },
+            Err(error) => {
+                tracing::warn!(%error, "a connection without a known owner is closed");
+                continue;
+            }
+        };
+        let guard = if peer.uid == own_uid {
+            None
+        } else if let Some(guard) = foreign.enter(peer.uid) {
+            Some(guard)
+        } else {
+            tracing::warn!(peer.uid, "this uid has too many connections; one more is closed");
+            continue;
+        };
+        let handler = Arc::clone(&handler);
+        let stop = stop.clone();
+        connections.spawn(async move {
+            serve_connection(stream, peer, handler, stop).await;
+            drop((slot, guard));
+        });
+    }
+    let drained = tokio::time::timeout(DRAIN_TIMEOUT, async {
+        while connections.join_next().await.is_some() {}
+    });
+    if drained.await.is_err() {
+        tracing::debug!(left = connections.len(), "connections cut off at the end");
+    }
+}
+
+/// Serves one connection over any byte stream until either side ends it.
+pub async fn serve_connection<H: Handle>(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: Peer,
+    handler: Arc<H>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let service = service_fn(move |request| {
+        let handler = Arc::clone(&handler);
+        async move { Ok::<_, std::convert::Infallible>(handler.handle(peer, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        // Garbage, a client that went away, an idle connection's end: the client's affair, so no more than a debug line.
+        tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// One accepted connection and its slot; the slot comes first, so that a full house leaves callers in the kernel's queue.
+async fn accept(
+    listener: &UnixListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(tokio::net::UnixStream, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, slot))
+}
+
+/// Resolves once `stop` is true, or its sender is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody can ever say stop again; then the agent is ending.
+    let _ = stop.wait_for(|&stop| stop).await;
+}
+
+/// Connections per foreign uid.
+#[derive(Debug, Default)]
+struct ForeignCount(Mutex<HashMap<u32, usize>>);
+
+struct ForeignGuard {
+    count: Arc<ForeignCount>,
+    uid: u32,
+}
+
+impl ForeignCount {
+    fn enter(self: &Arc<Self>, uid: u32) -> Option<ForeignGuard> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(uid).or_default();
+        if *count >= MAX_CONNECTIONS_PER_FOREIGN_UID {
+            return None;
+        }
+        *count += 1;
+        Some(ForeignGuard {
+            count: Arc::clone(self),
+            uid,
+        })
+    }
+}
+
+impl Drop for ForeignGuard {
+    fn drop(&mut self) {
+        let mut counts = self.count.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.uid);
+            }
+        }
+    }
+}
