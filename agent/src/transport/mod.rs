@@ -1,1 +1,142 @@
 //! The one outbound HTTP seam (hyper and rustls), the one owner of retries, and the gate in front of identity endpoints.
+//!
+//! Every request gets a connection of its own: a fetch happens once an hour at most, so a kept connection would be dead
+//! by the next one more often than not, and a retry on a dead connection is one more rule to get wrong.
+
+mod error;
+mod exchange;
+mod gate;
+mod proxy;
+mod request;
+mod response;
+mod retry;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::platform::{Clock, Environment, Files};
+
+pub use self::error::{FailureKind, TransportError, TransportSetupError};
+pub use self::request::{Endpoint, InvalidSecret, Limits, Request, Route};
+pub use self::response::Response;
+pub use self::retry::{Attempt, Outcome, RetryPolicy};
+
+use self::gate::Gates;
+use self::proxy::Proxy;
+use self::tls::Tls;
+
+/// What the transport is made with.
+#[derive(Clone, Debug)]
+pub struct TransportConfig {
+    /// A PEM file of roots to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy for Entra and registries; `http` proxies only. Never used for identity endpoints.
+    pub https_proxy: Option<String>,
+    /// Hosts, domains and networks that are reached without the proxy, in curl's syntax.
+    pub no_proxy: Option<String>,
+    /// Where `ca_file` is read.
+    pub files: Files,
+    /// The clock that turns a date in `Retry-After` into a wait.
+    pub clock: Clock,
+}
+
+impl TransportConfig {
+    /// Takes proxy settings from the environment. As in curl and in Python's requests, the lower-case names come first
+    /// and `all_proxy` stands in for `https_proxy`.
+    #[must_use]
+    pub fn from_environment(
+        environment: &Environment,
+        ca_file: Option<PathBuf>,
+        files: Files,
+        clock: Clock,
+    ) -> Self {
+        let first = |names: &[&str]| {
+            names
+                .iter()
+                .find_map(|name| environment.get(name))
+                .map(str::to_owned)
+        };
+        Self {
+            ca_file,
+            https_proxy: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+            no_proxy: first(&["no_proxy", "NO_PROXY"]),
+            files,
+            clock,
+        }
+    }
+}
+
+/// Sends requests. One per agent; cheap until the first `https` request, which loads the roots.
+#[derive(Debug)]
+pub struct Transport {
+    tls: Tls,
+    proxy: Proxy,
+    gates: Gates,
+    clock: Clock,
+}
+
+impl Transport {
+    /// Checks that the configured roots can be read; they are parsed with the first `https` request.
+    pub fn new(config: TransportConfig) -> Result<Self, TransportSetupError> {
+        Ok(Self {
+            tls: Tls::new(config.ca_file, config.files)?,
+            proxy: Proxy::new(config.https_proxy.as_deref(), config.no_proxy.as_deref()),
+            gates: Gates::default(),
+            clock: config.clock,
+        })
+    }
+
+    /// Sends one request once. A redirect is an error; any other status is an answer.
+    ///
+    /// Dropping the future closes the connection.
+    pub async fn send(&self, request: &Request) -> Result<Response, TransportError> {
+        if request.route() == Route::Direct {
+            let _entry = self.gates.enter(&request.endpoint()).await;
+            return self.exchange(request).await;
+        }
+        self.exchange(request).await
+    }
+
+    /// Sends a request as often as `policy` says, each attempt within the request's limits and all of them within the
+    /// policy's budget. The last answer or failure is the result.
+    pub async fn send_with_retries(
+        &self,
+        request: &Request,
+        policy: &RetryPolicy,
+    ) -> Result<Response, TransportError> {
+        let start = tokio::time::Instant::now();
+        let mut tries = 0;
+        let mut saw_gone = false;
+        loop {
+            let left = policy
+                .budget(saw_gone)
+                .saturating_sub(start.elapsed())
+                .max(Duration::from_secs(1));
+            let result = match tokio::time::timeout(left, self.send(request)).await {
+                Ok(result) => result,
+                Err(_) => Err(TransportError::timeout(&request.endpoint(), left)),
+            };
+            tries += 1;
+            let outcome = Outcome::of(&result);
+            saw_gone |= outcome == Outcome::Status(410);
+            let wait = policy.next(&Attempt {
+                tries,
+                elapsed: start.elapsed(),
+                saw_gone,
+                outcome,
+                retry_after: result.as_ref().ok().and_then(Response::retry_after),
+                jitter: retry::jitter(),
+            });
+            let Some(wait) = wait else {
+                return result;
+            };
+            tracing::debug!(endpoint = %request.endpoint(), tries, ?outcome, wait_ms = wait.as_millis(), "trying again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Why there is no answer.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use http::StatusCode;
+use jobcred_wire::ErrorCode;
+
+use super::request::Endpoint;
+use crate::error::TokenError;
+
+/// What kept a request from being answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No connection: refused, unreachable, unknown name.
+    Connect,
+    /// No connection, or no whole answer, in time.
+    Timeout,
+    /// The connection ended, or what came is no HTTP.
+    Broken,
+    /// The body is larger than the limit.
+    TooLarge,
+    /// The endpoint answered with a redirect, which is never followed.
+    Redirect,
+    /// TLS failed: the certificate is not trusted or is for another name.
+    Tls,
+    /// The roots to trust cannot be loaded.
+    Roots,
+    /// The proxy is set wrongly, cannot be used or refuses.
+    Proxy,
+    /// The URL has no host, or a scheme other than http and https.
+    BadUrl,
+}
+
+impl FailureKind {
+    /// Whether the same request may succeed soon.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::Connect | Self::Timeout | Self::Broken | Self::Proxy
+        )
+    }
+}
+
+/// A request without an answer. Names the endpoint; never holds a query, a header or a body.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct TransportError {
+    kind: FailureKind,
+    message: String,
+    hint: &'static str,
+}
+
+/// The transport cannot be made from its configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("the file of trusted roots {path} cannot be read: {source}")]
+pub struct TransportSetupError {
+    pub(super) path: String,
+    #[source]
+    pub(super) source: io::Error,
+}
+
+impl TransportError {
+    /// What kind of failure.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// The next step for a person.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        self.hint
+    }
+
+    /// The same as the error of a token request.
+    #[must_use]
+    pub fn to_token_error(&self) -> TokenError {
+        let code = match self.kind {
+            FailureKind::Redirect | FailureKind::Tls => ErrorCode::Rejected,
+            FailureKind::Roots | FailureKind::BadUrl => ErrorCode::Unavailable,
+            FailureKind::Connect
+            | FailureKind::Timeout
+            | FailureKind::Broken
+            | FailureKind::TooLarge
+            | FailureKind::Proxy => ErrorCode::Transient,
+        };
+        TokenError::new(code, &self.message).with_hint(self.hint)
+    }
+
+    pub(super) fn timeout(endpoint: &Endpoint, limit: Duration) -> Self {
+        Self {
+            kind: FailureKind::Timeout,
+            message: format!(
+                "{endpoint} did not answer within {:.1} s",
+                limit.as_secs_f64()
+            ),
+            hint: "the endpoint accepts connections but hangs, or drops them: see whether it is healthy",
+        }
+    }
+
+    pub(super) fn connect_timeout(endpoint: &Endpoint, limit: Duration) -> Self {
+        Self {
+            kind: FailureKind::Timeout,
+            message: format!(
+                "no connection to {endpoint} within {:.1} s",
+                limit.as_secs_f64()
+            ),
+            hint: "see whether a network policy or a firewall drops the connection",
+        }
+    }
+
+    pub(super) fn redirect(endpoint: &Endpoint, status: StatusCode) -> Self {
+        Self {
+            kind: FailureKind::Redirect,
+            message: format!(
+                "{endpoint} answered with a redirect ({}), which is not followed: a token request goes where it was configured to go",
+                status.as_u16()
+            ),
+            hint: "see whether the endpoint's address is right and no portal or proxy sits in between",
+        }
+    }
+
+    pub(super) fn too_large(endpoint: &Endpoint, limit: usize) -> Self {
+        Self {
+            kind: FailureKind::TooLarge,
+            message: format!("{endpoint} answered with more than {limit} bytes"),
+            hint: "this is no token answer: see whether the endpoint's address is right",
+        }
+    }
+
+    pub(super) fn bad_url(endpoint: &Endpoint) -> Self {
+        Self {
+            kind: FailureKind::BadUrl,
+            message: format!("{endpoint} is no http or https address with a host"),
+            hint: "correct the endpoint's address",
+        }
+    }
+
+    pub(super) fn roots(message: String) -> Self {
+        Self {
+            kind: FailureKind::Roots,
+            message,
+            hint: "install the distribution's ca-certificates, or name a PEM file with `ca_file` or SSL_CERT_FILE",
+        }
+    }
+
+    pub(super) fn proxy(message: String) -> Self {
+        Self {
+            kind: FailureKind::Proxy,
+            message,
+            hint: "correct HTTPS_PROXY, or list the host in NO_PROXY",
+        }
+    }
+
+    /// Tells why a connection could not be made from what the connector said.
+    pub(super) fn connecting(
+        endpoint: &Endpoint,
+        proxy: Option<&str>,
+        error: &(dyn StdError + 'static),
+    ) -> Self {
+        if let Some(reason) = find::<rustls::Error>(error) {
+            return Self {
+                kind: FailureKind::Tls,
+                message: format!("TLS with {endpoint} failed: {reason}"),
+                hint: "if a proxy or a private issuer is in between, name its root with `ca_file` or SSL_CERT_FILE",
+            };
+        }
+        let reason = root_cause(error);
+        match proxy {
+            Some(proxy) => Self::proxy(format!(
+                "no connection to {endpoint} through the proxy {proxy}: {reason}"
+            )),
+            None => Self {
+                kind: FailureKind::Connect,
+                message: format!("no connection to {endpoint}: {reason}"),
+                hint: "see whether the endpoint runs and can be reached from this container",
+            },
+        }
+    }
+
+    pub(super) fn broken(endpoint: &Endpoint, error: &(dyn StdError + 'static)) -> Self {
+        Self {
+            kind: FailureKind::Broken,
+            message: format!(
+                "{endpoint} did not send a whole HTTP answer: {}",
+                root_cause(error)
+            ),
+            hint: "if this goes on, see whether the address is that of an HTTP endpoint and whether it is healthy",
+        }
+    }
+}
+
+/// The first error of type `E` in a chain, also where an [`io::Error`] wraps it.
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        next = cause(error);
+    }
+    None
+}
+
+/// The innermost message, which is the one that tells (`Connection refused`, not `client error (Connect)`).
+fn root_cause(error: &(dyn StdError + 'static)) -> String {
+    let mut last = error;
+    while let Some(inner) = cause(last) {
+        last = inner;
+    }
+    last.to_string()
+}
+
+fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    if let Some(inner) = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
+        return Some(inner);
+    }
+    error.source()
+}

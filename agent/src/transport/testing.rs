@@ -1,0 +1,1 @@
+//! A tiny scripted HTTP server for the tests of this crate.
