@@ -36,6 +36,7 @@ lint: ## formatting, clippy, licences, Python checks
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	cargo fetch --quiet
 	.tools/bin/cargo-deny --offline check bans licenses sources
 	.venv/bin/ruff check python-shim tests
 	.venv/bin/ruff format --check python-shim tests
