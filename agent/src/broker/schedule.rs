@@ -1,0 +1,54 @@
+//! The one background task: renews what is in use, lets go of what is not.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::entry::Plan;
+use super::{Broker, flight};
+
+/// The longest sleep while anything is held. Expiry is wall time, which a suspended machine or a corrected clock moves
+/// without the runtime noticing, so the plan is made anew at least this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// The shortest sleep, so that no plan, however odd, can keep the runtime busy.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(20);
+
+/// Runs until its broker is gone. It holds the broker only while it works, never while it waits.
+pub(super) async fn run(broker: Weak<Broker>, wake: Arc<Notify>) {
+    loop {
+        // A wake-up during the pass is kept by the Notify, so none is lost between the pass and the wait.
+        let sleep = broker.upgrade().map(|broker| broker.pass());
+        match sleep {
+            // The broker may not be there yet: it starts this task before it is complete.
+            None | Some(None) => wake.notified().await,
+            Some(Some(sleep)) => {
+                // Either way it is time for the next pass.
+                let _ = timeout(sleep, wake.notified()).await;
+            }
+        }
+    }
+}
+
+impl Broker {
+    /// Starts what is due and says how long to sleep; `None` when nothing is held.
+    fn pass(&self) -> Option<Duration> {
+        let now = self.now();
+        let mut state = self.lock();
+        let plans = state.store.plans(now);
+        let mut sleep = (!plans.is_empty()).then_some(LONGEST_SLEEP);
+        for (key, plan) in plans {
+            let wait = match plan {
+                Plan::LetGo => continue,
+                Plan::Wait(wait) => wait,
+                // When too much is in flight, the next landing wakes the scheduler.
+                Plan::Refresh => match self.start(&mut state, &key, None, false) {
+                    Ok(flight::Flight { .. }) | Err(_) => LONGEST_SLEEP,
+                },
+            };
+            sleep = sleep.map(|sleep| sleep.min(wait));
+        }
+        sleep.map(|sleep| sleep.max(SHORTEST_SLEEP))
+    }
+}

@@ -1,0 +1,1 @@
+//! What the rules come to: a broker on a paused clock with an issuer that behaves.
