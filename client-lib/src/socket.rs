@@ -246,3 +246,34 @@ const MAX_IDLE: usize = 4;
 
 /// A day: beyond any timeout that makes sense.
 const FAR: Duration = Duration::from_secs(86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::{Idle, MAX_IDLE};
+
+    #[test]
+    fn a_forked_child_takes_none_of_its_parents_connections() {
+        let mut idle = Idle::default();
+        idle.put(1, 'a');
+        idle.put(1, 'b');
+        assert_eq!(
+            idle.take(1),
+            Some('b'),
+            "the one used last is the likeliest alive"
+        );
+        assert_eq!(idle.take(2), None);
+        idle.put(2, 'c');
+        assert_eq!(idle.take(1), None, "nor the other way round");
+    }
+
+    #[test]
+    fn idle_connections_are_few() {
+        let mut idle = Idle::default();
+        for number in 0..100 {
+            idle.put(1, number);
+        }
+        assert_eq!(idle.connections.len(), MAX_IDLE);
+        idle.clear();
+        assert_eq!(idle.take(1), None);
+    }
+}
