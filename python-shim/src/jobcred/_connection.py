@@ -53,6 +53,10 @@ class Connection:
         self.pid = os.getpid()
         self.idle_since = 0.0
 
+    def __del__(self) -> None:
+        # Else the last one of a process, or one left behind by a fork, would be reported as a ResourceWarning.
+        self.close()
+
     def usable(self) -> bool:
         """Whether another request may be sent: never in another process, not after the agent has lost patience."""
         return self.pid == os.getpid() and time.monotonic() - self.idle_since < MAX_IDLE_SECONDS
