@@ -1,17 +1,32 @@
 //! Text and environment in, one typed [`Config`] out, all mistakes in one report.
 
+mod error;
+mod keys;
+mod load;
+mod nearest;
+mod registries;
+mod value;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jobcred_wire::LoginServer;
+use jobcred_wire::{ListedHost, LoginServer, LoginServerError};
 use url::Url;
 
 use crate::resource::Cloud;
 use crate::strategy::Strategy;
 
+pub use self::error::{ConfigErrors, Mistake};
+pub use self::keys::{FILE_VARIABLE, KEYS, Key, REGISTRY_KEYS, RegistryKey};
+pub use self::load::{ConfigFile, MAX_FILE_BYTES, Override};
+
 /// All that can be configured, with every default filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of its own, and they do not exclude each other"
+)]
 pub struct Config {
     /// The strategy, when detection shall not decide.
     pub strategy: Option<Strategy>,
@@ -88,6 +103,19 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// Reads a login server as a caller spelt it: one of Azure's, or one that `registries` lists.
+    ///
+    /// # Errors
+    /// Why a credential may not be sent there.
+    pub fn login_server(&self, text: &str) -> Result<LoginServer, LoginServerError> {
+        let listed: Vec<ListedHost> = self
+            .registries
+            .keys()
+            .filter_map(|host| host.parse().ok())
+            .collect();
+        LoginServer::parse(text, &listed)
+    }
+
     /// The settings of a registry: its own entry, else the longest suffix entry (a leading dot) that covers it.
     #[must_use]
     pub fn registry(&self, server: &LoginServer) -> Option<&RegistryConfig> {

@@ -1,0 +1,365 @@
+//! Every key there is: name, variable, type, default, meaning, danger, and how its value is read. Loading, the reference
+//! in `docs/configuration.md` and the example file all come from this one table.
+
+use std::time::Duration;
+
+use super::error::Wrong;
+use super::value::{
+    Given, boolean, duration, guid, https_url, id_number, identity_id, list, log_filter, path,
+    resource, socket_path, tenant, word,
+};
+use super::{Config, LogFormat, RegistryConfig};
+use crate::resource::Cloud;
+use crate::strategy::Strategy;
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The name in the file; a dot stands for a table.
+    pub name: &'static str,
+    /// The variable that says the same and beats the file.
+    pub variable: &'static str,
+    /// What is allowed, in words.
+    pub allowed: &'static str,
+    /// What holds when it is not given, in words.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// What it can cost; empty when nothing.
+    pub danger: &'static str,
+    /// A value for the example file, in TOML.
+    pub example: &'static str,
+    pub(super) set: fn(Given<'_>, &mut Config) -> Result<(), Vec<Wrong>>,
+}
+
+/// One setting of a registry: `registries."<host>".<name>`.
+#[derive(Clone, Copy, Debug)]
+pub struct RegistryKey {
+    /// The name below the host.
+    pub name: &'static str,
+    /// What is allowed, in words.
+    pub allowed: &'static str,
+    /// What holds when it is not given, in words.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// What it can cost; empty when nothing.
+    pub danger: &'static str,
+    /// A value for the example file, in TOML.
+    pub example: &'static str,
+    pub(super) set: fn(Given<'_>, &mut RegistryConfig) -> Result<(), Vec<Wrong>>,
+}
+
+/// The key of the table of registries.
+pub(super) const REGISTRIES: &str = "registries";
+/// The variable that names the configuration file.
+pub const FILE_VARIABLE: &str = "JOBCRED_CONFIG";
+
+const STRATEGIES: [(&str, Option<Strategy>); 8] = [
+    ("auto", None),
+    ("user-identity", Some(Strategy::UserIdentity)),
+    ("compute-identity", Some(Strategy::ComputeIdentity)),
+    ("kubernetes", Some(Strategy::Kubernetes)),
+    ("system-identity", Some(Strategy::SystemIdentity)),
+    ("compute-instance-user", Some(Strategy::ComputeInstanceUser)),
+    ("service-principal", Some(Strategy::ServicePrincipal)),
+    ("azure-cli", Some(Strategy::AzureCli)),
+];
+const CLOUDS: [(&str, Cloud); 3] = [
+    ("public", Cloud::Public),
+    ("government", Cloud::Government),
+    ("china", Cloud::China),
+];
+const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Every key, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "strategy",
+        variable: "JOBCRED_STRATEGY",
+        allowed: "auto, user-identity, compute-identity, kubernetes, system-identity, compute-instance-user, service-principal, azure-cli",
+        default: "auto",
+        meaning: "How the job gets tokens. `auto` decides from what the platform provides; `jobcred explain` shows how. The sandbox has no name here: it is started with `--sandbox` only.",
+        danger: "A wrong one fails at start: jobcred never falls back to another identity.",
+        example: r#""compute-identity""#,
+        set: |given, config| put(word(given, &STRATEGIES), &mut config.strategy),
+    },
+    Key {
+        name: "cloud",
+        variable: "JOBCRED_CLOUD",
+        allowed: "public, government, china",
+        default: "public",
+        meaning: "The Azure cloud. It decides the issuer and the audience of Azure Resource Manager.",
+        danger: "",
+        example: r#""government""#,
+        set: |given, config| put(word(given, &CLOUDS), &mut config.cloud),
+    },
+    Key {
+        name: "authority_host",
+        variable: "JOBCRED_AUTHORITY_HOST",
+        allowed: "an https URL",
+        default: "`AZURE_AUTHORITY_HOST`, else the cloud's",
+        meaning: "The issuer's base URL, for workload identity and service principals.",
+        danger: "Whoever owns this host gets the job's assertions.",
+        example: r#""https://login.microsoftonline.us""#,
+        set: |given, config| put_some(https_url(given), &mut config.authority_host),
+    },
+    Key {
+        name: "ca_file",
+        variable: "JOBCRED_CA_FILE",
+        allowed: "an absolute path of a PEM file",
+        default: "the system's roots",
+        meaning: "Certificate authorities to trust instead of the system's, for the issuer and for registries.",
+        danger: "Whoever has one of their keys can read the job's assertions and registry credentials.",
+        example: r#""/etc/ssl/company-ca.pem""#,
+        set: |given, config| put_some(path(given), &mut config.ca_file),
+    },
+    Key {
+        name: "probe",
+        variable: "JOBCRED_PROBE",
+        allowed: "true or false",
+        default: "true",
+        meaning: "Whether the instance metadata service may be probed, once and for about a second, when the environment names no endpoint.",
+        danger: "",
+        example: "false",
+        set: |given, config| put(boolean(given), &mut config.probe),
+    },
+    Key {
+        name: "allow_node_identity",
+        variable: "JOBCRED_ALLOW_NODE_IDENTITY",
+        allowed: "true or false",
+        default: "false",
+        meaning: "Whether a Kubernetes pod outside Azure ML may use what the instance metadata service gives: the identity of the node.",
+        danger: "The node's identity is shared by all of its pods and can usually pull images and read what the cluster reads.",
+        example: "true",
+        set: |given, config| put(boolean(given), &mut config.allow_node_identity),
+    },
+    Key {
+        name: "allow_identities",
+        variable: "JOBCRED_ALLOW_IDENTITIES",
+        allowed: "a list of client ids, object ids (GUIDs) or Azure resource ids; as a variable also `any` or `none`",
+        default: "any identity of the cluster",
+        meaning: "The identities that a request may name besides the job's own. Matters on clusters alone: elsewhere there is one identity, or none that can be named. Give the same kind of id that requests name.",
+        danger: "",
+        example: r#"["11111111-2222-3333-4444-555555555555"]"#,
+        set: |given, config| match given {
+            Given::Text("any") => put(Ok(None), &mut config.allow_identities),
+            Given::Text("none") => put(Ok(Some(Vec::new())), &mut config.allow_identities),
+            given => put_list(list(given, identity_id), |ids| {
+                config.allow_identities = Some(ids);
+            }),
+        },
+    },
+    Key {
+        name: "expect.tenant_id",
+        variable: "JOBCRED_EXPECT_TENANT_ID",
+        allowed: "a GUID",
+        default: "not checked",
+        meaning: "The tenant that every token must be of. A token of another one is refused.",
+        danger: "",
+        example: r#""11111111-2222-3333-4444-555555555555""#,
+        set: |given, config| put_some(guid(given), &mut config.expect.tenant_id),
+    },
+    Key {
+        name: "expect.object_id",
+        variable: "JOBCRED_EXPECT_OBJECT_ID",
+        allowed: "a GUID",
+        default: "not checked",
+        meaning: "The object id that the job's own tokens must have. Tokens of an identity that a request names are held to that name instead.",
+        danger: "",
+        example: r#""11111111-2222-3333-4444-555555555555""#,
+        set: |given, config| put_some(guid(given), &mut config.expect.object_id),
+    },
+    Key {
+        name: "expect.client_id",
+        variable: "JOBCRED_EXPECT_CLIENT_ID",
+        allowed: "a GUID",
+        default: "not checked, but what the strategy announced is",
+        meaning: "The client id that the job's own tokens must have.",
+        danger: "",
+        example: r#""11111111-2222-3333-4444-555555555555""#,
+        set: |given, config| put_some(guid(given), &mut config.expect.client_id),
+    },
+    Key {
+        name: "resources",
+        variable: "JOBCRED_RESOURCES",
+        allowed: "a list of resources or scopes, without white space, each at most 2048 bytes",
+        default: "none",
+        meaning: "Resources whose tokens are got at start and always kept fresh. The agent is ready once they all exist.",
+        danger: "When one of them is refused for good, `jobcred run` stops before COMMAND starts.",
+        example: r#"["https://storage.azure.com/"]"#,
+        set: |given, config| {
+            put_list(list(given, resource), |all| {
+                config.resources = all;
+            })
+        },
+    },
+    Key {
+        name: "required",
+        variable: "JOBCRED_REQUIRED",
+        allowed: "true or false",
+        default: "false",
+        meaning: "Whether `jobcred run` stops before COMMAND when the agent can't serve tokens at all. Otherwise it says so and runs COMMAND all the same.",
+        danger: "With `true` a job that needs no token can fail for want of one.",
+        example: "true",
+        set: |given, config| put(boolean(given), &mut config.required),
+    },
+    Key {
+        name: "socket",
+        variable: "JOBCRED_SOCKET",
+        allowed: "an absolute path of at most 107 bytes",
+        default: "the first that can be used of `/run/jobcred/agent.sock`, `$XDG_RUNTIME_DIR/jobcred/agent.sock`, `/tmp/jobcred-$UID/agent.sock`",
+        meaning: "Where the agent listens. Clients read the same variable.",
+        danger: "",
+        example: r#""/run/jobcred/agent.sock""#,
+        set: |given, config| put_some(socket_path(given), &mut config.socket),
+    },
+    Key {
+        name: "socket_group",
+        variable: "JOBCRED_SOCKET_GROUP",
+        allowed: "a group's number",
+        default: "private to the agent's own user",
+        meaning: "The group the socket is shared with, for a sidecar and the pod's `fsGroup`.",
+        danger: "Every member of the group who is also in `allow_uids` gets the job's tokens.",
+        example: "2000",
+        set: |given, config| put_some(id_number(given), &mut config.socket_group),
+    },
+    Key {
+        name: "allow_uids",
+        variable: "JOBCRED_ALLOW_UIDS",
+        allowed: "a list of user numbers; needs `socket_group`",
+        default: "none besides the agent's own user and root",
+        meaning: "Users who may ask for tokens, besides the agent's own and root.",
+        danger: "They get every token that the job can get.",
+        example: "[1000]",
+        set: |given, config| {
+            put_list(list(given, id_number), |uids| {
+                config.allow_uids = uids;
+            })
+        },
+    },
+    Key {
+        name: "registry_arm_fallback",
+        variable: "JOBCRED_REGISTRY_ARM_FALLBACK",
+        allowed: "true or false",
+        default: "true",
+        meaning: "Whether a registry may be given a token of Azure Resource Manager when no token for the registry's own audience can be had, as on Azure ML compute. Each such use is logged.",
+        danger: "A token of Azure Resource Manager is good for all that the identity may do in its subscriptions; the registry's service sees it.",
+        example: "false",
+        set: |given, config| put(boolean(given), &mut config.registry_arm_fallback),
+    },
+    Key {
+        name: REGISTRIES,
+        variable: "JOBCRED_REGISTRIES",
+        allowed: "tables by login server: `host`, `host:port`, or `.suffix` of a cloud of one's own; as a variable `host;setting=value;...`, separated by commas",
+        default: "Azure's registries, with the defaults below",
+        meaning: "Settings per registry, and hosts that are served besides Azure's own. As a variable it takes the place of all tables of the file.",
+        danger: "A host listed here is given the job's tokens.",
+        example: "",
+        set: super::registries::set,
+    },
+    Key {
+        name: "grace",
+        variable: "JOBCRED_GRACE",
+        allowed: "seconds, or text with a unit (`90s`, `5m`), up to 1 h",
+        default: "25 s",
+        meaning: "How long a sidecar goes on answering after SIGTERM, because checkpoints are written then. Keep it below the pod's grace period.",
+        danger: "",
+        example: "60",
+        set: |given, config| put(duration(given, Duration::ZERO, HOUR), &mut config.grace),
+    },
+    Key {
+        name: "sandbox_lifetime",
+        variable: "JOBCRED_SANDBOX_LIFETIME",
+        allowed: "seconds, or text with a unit (`90s`, `1h`), from 1 s to 24 h",
+        default: "1 h",
+        meaning: "How long the sandbox's tokens live. Short ones show whether a program copes with renewal.",
+        danger: "",
+        example: r#""2m""#,
+        set: |given, config| {
+            put(
+                duration(given, Duration::from_secs(1), DAY),
+                &mut config.sandbox_lifetime,
+            )
+        },
+    },
+    Key {
+        name: "log",
+        variable: "JOBCRED_LOG",
+        allowed: "a level (error, warn, info, debug, trace), or filters like `info,jobcred::broker=debug`",
+        default: "info",
+        meaning: "What is logged. Tokens and secrets never are, at any level.",
+        danger: "",
+        example: r#""debug""#,
+        set: |given, config| put(log_filter(given), &mut config.log),
+    },
+    Key {
+        name: "log_format",
+        variable: "JOBCRED_LOG_FORMAT",
+        allowed: "text, json",
+        default: "text",
+        meaning: "How log lines look: for people, or one JSON object a line.",
+        danger: "",
+        example: r#""json""#,
+        set: |given, config| put(word(given, &LOG_FORMATS), &mut config.log_format),
+    },
+];
+
+/// Every setting of a registry.
+pub const REGISTRY_KEYS: &[RegistryKey] = &[
+    RegistryKey {
+        name: "client_id",
+        allowed: "a GUID",
+        default: "the job's identity",
+        meaning: "The identity that pulls, by client id.",
+        danger: "",
+        example: r#""11111111-2222-3333-4444-555555555555""#,
+        set: |given, registry| put_some(guid(given), &mut registry.client_id),
+    },
+    RegistryKey {
+        name: "tenant_id",
+        allowed: "a GUID or a domain name",
+        default: "the identity's own",
+        meaning: "The tenant that issues the token and is named in the exchange. A managed identity can't leave its own.",
+        danger: "",
+        example: r#""66666666-7777-8888-9999-000000000000""#,
+        set: |given, registry| put_some(tenant(given), &mut registry.tenant_id),
+    },
+    RegistryKey {
+        name: "audience",
+        allowed: "a resource without white space",
+        default: "`https://containerregistry.azure.net`, with the fallback of `registry_arm_fallback`",
+        meaning: "The audience of the token that is exchanged. Given, it is the only one: there is no fallback.",
+        danger: "A token of Azure Resource Manager is good for all that the identity may do in its subscriptions.",
+        example: r#""https://management.azure.com/""#,
+        set: |given, registry| put_some(resource(given), &mut registry.audience),
+    },
+    RegistryKey {
+        name: "anonymous_when_denied",
+        allowed: "true or false",
+        default: "false",
+        meaning: "Whether container tools are told that there are no credentials, instead of an error, when the registry denies the exchange: for registries with anonymous pull.",
+        danger: "It hides a missing role.",
+        example: "true",
+        set: |given, registry| put(boolean(given), &mut registry.anonymous_when_denied),
+    },
+];
+
+fn put<T>(read: Result<T, Wrong>, slot: &mut T) -> Result<(), Vec<Wrong>> {
+    *slot = read.map_err(|wrong| vec![wrong])?;
+    Ok(())
+}
+
+fn put_some<T>(read: Result<T, Wrong>, slot: &mut Option<T>) -> Result<(), Vec<Wrong>> {
+    put(read.map(Some), slot)
+}
+
+fn put_list<T>(
+    read: Result<Vec<T>, Vec<Wrong>>,
+    store: impl FnOnce(Vec<T>),
+) -> Result<(), Vec<Wrong>> {
+    store(read?);
+    Ok(())
+}

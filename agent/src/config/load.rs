@@ -1,0 +1,238 @@
+//! File, variables and flags become a [`Config`], or a report of all that is wrong with them.
+
+use super::error::{ConfigErrors, Mistake, Wrong};
+use super::keys::{FILE_VARIABLE, KEYS, Key};
+use super::nearest::nearest;
+use super::value::Given;
+use super::{Config, Strategy};
+use crate::platform::Environment;
+
+/// The longest file that is read, in bytes.
+pub const MAX_FILE_BYTES: usize = 256 * 1024;
+/// Variables of other parts that are no keys; a near miss of one is reported like any other.
+const OTHER_VARIABLES: [&str; 2] = [FILE_VARIABLE, jobcred_wire::AGENT_UID_VARIABLE];
+
+/// A configuration file that has been read.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigFile<'a> {
+    /// How to call it in a report: its path.
+    pub name: &'a str,
+    /// Its text.
+    pub text: &'a str,
+}
+
+/// A value given on the command line, which beats variables and file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The flag, as a report shall call it.
+    pub flag: &'static str,
+    /// The key's name.
+    pub key: &'static str,
+    /// The value, in the form a variable has.
+    pub value: String,
+}
+
+impl Config {
+    /// Puts a configuration together: flags beat variables, variables beat the file, the file beats the defaults. What is
+    /// beaten is checked all the same.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in one report.
+    pub fn load(
+        file: Option<ConfigFile<'_>>,
+        environment: &Environment,
+        overrides: &[Override],
+    ) -> Result<Self, ConfigErrors> {
+        let mut config = Self::default();
+        let mut mistakes = Vec::new();
+        if let Some(file) = file {
+            read_file(file, &mut config, &mut mistakes);
+        }
+        for key in KEYS {
+            if let Some(text) = environment.get(key.variable) {
+                apply(
+                    key,
+                    key.variable,
+                    Given::Text(text),
+                    &mut config,
+                    &mut mistakes,
+                );
+            }
+        }
+        report_near_misses(environment, &mut mistakes);
+        for given in overrides {
+            read_override(given, &mut config, &mut mistakes);
+        }
+        if !config.allow_uids.is_empty() && config.socket_group.is_none() {
+            mistakes.push(Mistake {
+                origin: "allow_uids".to_owned(),
+                key: "allow_uids".to_owned(),
+                value: None,
+                why: "these users could never reach a socket that is private to the agent's own"
+                    .to_owned(),
+                allowed: "together with `socket_group`, a group they are in".to_owned(),
+            });
+        }
+        match ConfigErrors::from_mistakes(mistakes) {
+            Some(errors) => Err(errors),
+            None => Ok(config),
+        }
+    }
+}
+
+fn read_file(file: ConfigFile<'_>, config: &mut Config, mistakes: &mut Vec<Mistake>) {
+    let about_file = |why: String, allowed: &str| Mistake {
+        origin: file.name.to_owned(),
+        key: String::new(),
+        value: None,
+        why,
+        allowed: allowed.to_owned(),
+    };
+    if file.text.len() > MAX_FILE_BYTES {
+        mistakes.push(about_file("the file is too long".to_owned(), "256 KiB"));
+        return;
+    }
+    let table: toml::Table = match file.text.parse() {
+        Ok(table) => table,
+        Err(error) => {
+            // The whole error would repeat the line, which may hold anything.
+            let place = error.span().map_or_else(String::new, |span| {
+                let before = file.text.get(..span.start).unwrap_or(file.text);
+                let line = before.matches('\n').count() + 1;
+                let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+                format!("line {line}, column {column}: ")
+            });
+            mistakes.push(about_file(format!("{place}this is not TOML"), ""));
+            return;
+        }
+    };
+    report_unknown(file.name, "", &table, mistakes);
+    for key in KEYS {
+        let value = match key.name.split_once('.') {
+            None => table.get(key.name),
+            Some((outer, name)) => table
+                .get(outer)
+                .and_then(toml::Value::as_table)
+                .and_then(|inner| inner.get(name)),
+        };
+        if let Some(value) = value {
+            apply(key, file.name, Given::Toml(value), config, mistakes);
+        }
+    }
+}
+
+/// Names in the file that are no keys, never with their values: they may be secrets.
+fn report_unknown(origin: &str, outer: &str, table: &toml::Table, mistakes: &mut Vec<Mistake>) {
+    let known: Vec<&str> = KEYS
+        .iter()
+        .filter_map(|key| match (outer, key.name.split_once('.')) {
+            ("", None) => Some(key.name),
+            ("", Some((table, _))) => Some(table),
+            (outer, Some((table, name))) if table == outer => Some(name),
+            _ => None,
+        })
+        .collect();
+    for (name, value) in table {
+        let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+        let full = if outer.is_empty() {
+            shown
+        } else {
+            format!("{outer}.{shown}")
+        };
+        let mistake = |why: String, allowed: &str| Mistake {
+            origin: origin.to_owned(),
+            key: full.clone(),
+            value: None,
+            why,
+            allowed: allowed.to_owned(),
+        };
+        if !known.contains(&name.as_str()) {
+            mistakes.push(match nearest(name, &known) {
+                Some(near) => mistake(format!("there is no such key; did you mean {near}?"), ""),
+                None => mistake("there is no such key".to_owned(), &known.join(", ")),
+            });
+            continue;
+        }
+        let is_table_of_keys = outer.is_empty()
+            && KEYS.iter().any(|key| {
+                key.name
+                    .split_once('.')
+                    .is_some_and(|(table, _)| table == name)
+            });
+        if is_table_of_keys {
+            match value {
+                toml::Value::Table(inner) => report_unknown(origin, name, inner, mistakes),
+                _ => mistakes.push(mistake("it is not a table".to_owned(), "a table")),
+            }
+        }
+    }
+}
+
+/// A variable that is nearly one of ours was meant to be one: it would be ignored without a word otherwise.
+fn report_near_misses(environment: &Environment, mistakes: &mut Vec<Mistake>) {
+    let known: Vec<&str> = KEYS
+        .iter()
+        .map(|key| key.variable)
+        .chain(OTHER_VARIABLES)
+        .collect();
+    for (name, _) in environment.iter() {
+        if !name.starts_with("JOBCRED_") || known.contains(&name) {
+            continue;
+        }
+        // Only the part that tells variables apart counts, or all short ones would be near.
+        let tails: Vec<&str> = known
+            .iter()
+            .filter_map(|known| known.strip_prefix("JOBCRED_"))
+            .collect();
+        let tail = name.strip_prefix("JOBCRED_").unwrap_or(name);
+        if let Some(near) = nearest(tail, &tails) {
+            mistakes.push(Mistake {
+                origin: name.to_owned(),
+                key: name.to_owned(),
+                value: None,
+                why: format!("there is no such variable; did you mean JOBCRED_{near}?"),
+                allowed: String::new(),
+            });
+        }
+    }
+}
+
+fn read_override(given: &Override, config: &mut Config, mistakes: &mut Vec<Mistake>) {
+    // The one value that only a flag can give.
+    if given.key == "strategy" && given.value == Strategy::Sandbox.name() {
+        config.strategy = Some(Strategy::Sandbox);
+        return;
+    }
+    match KEYS.iter().find(|key| key.name == given.key) {
+        Some(key) => apply(key, given.flag, Given::Text(&given.value), config, mistakes),
+        None => mistakes.push(Mistake {
+            origin: given.flag.to_owned(),
+            key: given.key.to_owned(),
+            value: None,
+            why: "there is no such key".to_owned(),
+            allowed: String::new(),
+        }),
+    }
+}
+
+fn apply(
+    key: &Key,
+    origin: &str,
+    given: Given<'_>,
+    config: &mut Config,
+    mistakes: &mut Vec<Mistake>,
+) {
+    let Err(wrongs) = (key.set)(given, config) else {
+        return;
+    };
+    mistakes.extend(wrongs.into_iter().map(|wrong: Wrong| Mistake {
+        origin: origin.to_owned(),
+        key: wrong.below.map_or_else(
+            || key.name.to_owned(),
+            |below| format!("{}.{below}", key.name),
+        ),
+        value: wrong.value,
+        why: wrong.why,
+        allowed: wrong.allowed.unwrap_or_else(|| key.allowed.to_owned()),
+    }));
+}
