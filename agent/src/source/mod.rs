@@ -1,6 +1,32 @@
 //! The ways to get a token, one file each, and the tolerant reader of their answers.
 
+mod answer;
+mod app_service;
+mod ask;
+mod azure_ml;
+mod build;
+mod entra;
+mod imds;
+mod jwt;
+mod on_behalf_of;
+mod sandbox;
+mod service_principal;
+mod sole_identity;
+#[cfg(test)]
+mod testing;
+mod workload_identity;
+
 use async_trait::async_trait;
+
+pub use self::app_service::AppService;
+pub use self::azure_ml::AzureMl;
+pub use self::build::{Outside, build};
+pub use self::imds::Imds;
+pub use self::on_behalf_of::OnBehalfOf;
+pub use self::sandbox::{SANDBOX_CLAIM, SandboxSource};
+pub use self::service_principal::ServicePrincipal;
+pub use self::sole_identity::SoleIdentity;
+pub use self::workload_identity::WorkloadIdentity;
 
 use crate::error::TokenError;
 use crate::resource::Resource;

@@ -1,0 +1,169 @@
+//! What a refusal means and what a person can do about it.
+
+use http::StatusCode;
+use jobcred_wire::ErrorCode;
+
+use super::clean::clean;
+use super::refusal::Refusal;
+use super::{Issuer, Question};
+use crate::error::TokenError;
+use crate::transport::Response;
+
+/// Entra's numbers that say that the *user's* grant is over or that the user has to act. What the on-behalf-of endpoint
+/// answers when a grant ends is not documented, so the whole family is taken.
+///
+/// Source: Entra's reference of error codes.
+const GRANT_ENDED: [u64; 26] = [
+    50013, 50055, 50057, 50058, 50072, 50074, 50076, 50078, 50079, 50089, 50097, 50129, 50132,
+    50133, 50140, 50144, 50158, 50173, 53000, 53001, 53003, 65001, 70008, 70043, 500_133, 700_082,
+];
+/// The same in the protocol's words.
+const GRANT_ENDED_WORDS: [&str; 4] = [
+    "invalid_grant",
+    "interaction_required",
+    "login_required",
+    "consent_required",
+];
+
+struct Verdict {
+    code: ErrorCode,
+    hint: &'static str,
+    malformed: bool,
+}
+
+impl Question<'_> {
+    /// Turns an answer that is no success into an error.
+    pub(super) fn refused(&self, response: &Response, refusal: &Refusal) -> TokenError {
+        let status = response.status();
+        let verdict = self.verdict(status, refusal);
+        let issuer_code = refusal.issuer_code();
+        let mut message = format!("{} answered {}", self.endpoint, status.as_u16());
+        if let Some(code) = &issuer_code {
+            message.push_str(&format!(" ({code})"));
+        }
+        if let Some(text) = refusal
+            .text
+            .as_deref()
+            .and_then(|text| clean(text, self.secrets))
+        {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        let mut error = TokenError::new(verdict.code, message).with_hint(verdict.hint);
+        if let Some(code) = issuer_code {
+            error = error.with_issuer_code(code);
+        }
+        if let Some(wait) = response.retry_after().filter(|_| error.is_transient()) {
+            error = error.with_retry_after(wait);
+        }
+        if verdict.malformed {
+            error = error.malformed();
+        }
+        error
+    }
+
+    fn verdict(&self, status: StatusCode, refusal: &Refusal) -> Verdict {
+        let verdict = |code, hint| Verdict {
+            code,
+            hint,
+            malformed: false,
+        };
+        let text = refusal.text.as_deref().unwrap_or_default();
+        let word = refusal.code.as_deref().unwrap_or_default();
+        if self.issuer == Issuer::UserGrant
+            && (refusal
+                .number
+                .is_some_and(|number| GRANT_ENDED.contains(&number))
+                || GRANT_ENDED_WORDS.contains(&word)
+                || text.contains("SSO failure"))
+        {
+            return verdict(
+                ErrorCode::GrantEnded,
+                "the user's session behind this job has ended: the user has to sign in again and submit the job again",
+            );
+        }
+        let overloaded = matches!(status.as_u16(), 408 | 410 | 429 | 500..=599);
+        if overloaded || word == "temporarily_unavailable" || refusal.number == Some(90033) {
+            return verdict(
+                ErrorCode::Transient,
+                match (self.issuer, status.as_u16()) {
+                    (_, 429) => "too many requests: let fewer processes ask, or ask later",
+                    (Issuer::Imds, 410) => {
+                        "the metadata service is being updated, which takes up to 70 s"
+                    }
+                    (Issuer::Imds, 502 | 504) => {
+                        "a proxy answers in place of the metadata service, which cannot be used through one"
+                    }
+                    _ => "the endpoint is in trouble; it may recover by itself",
+                },
+            );
+        }
+        if self.issuer == Issuer::Imds {
+            if status == StatusCode::NOT_FOUND {
+                return verdict(
+                    ErrorCode::Unavailable,
+                    "this address is not Azure's metadata service, or it offers no identity here",
+                );
+            }
+            if status == StatusCode::FORBIDDEN && text.contains("unreachable") {
+                return verdict(
+                    ErrorCode::Unavailable,
+                    "the container runtime's proxy answered: the metadata service cannot be reached from here",
+                );
+            }
+        }
+        if word == "invalid_resource"
+            || matches!(refusal.number, Some(50001 | 500_011 | 70011 | 1_002_012))
+        {
+            return Verdict {
+                code: ErrorCode::Rejected,
+                hint: "the tenant does not know the resource that was asked for: correct its spelling",
+                malformed: true,
+            };
+        }
+        verdict(ErrorCode::Rejected, self.hint(status, refusal.number, text))
+    }
+
+    fn hint(&self, status: StatusCode, number: Option<u64>, text: &str) -> &'static str {
+        match number {
+            Some(70021 | 700_211 | 700_212 | 700_213 | 7_002_138) => {
+                return "no federated credential of the identity matches the pod: compare issuer, subject and audience, to the letter; one just made takes minutes to work";
+            }
+            Some(700_024) => {
+                return "the pod's token is outside its time range: see whether the clock is right and the token file is renewed";
+            }
+            Some(7_000_215) => {
+                return "the application's secret is wrong: give the secret's value, not its id";
+            }
+            Some(7_000_222) => return "the application's secret has expired: make a new one",
+            Some(700_016) => {
+                return "the tenant does not know the client id: correct the client id or the tenant";
+            }
+            Some(90002) => return "there is no such tenant: correct the tenant id",
+            Some(53003) => return "a conditional access policy of the tenant blocks the identity",
+            _ => {}
+        }
+        match (self.issuer, status.as_u16()) {
+            (Issuer::AzureMl | Issuer::UserGrant, _)
+                if text.contains("Invalid secret token header") =>
+            {
+                "the endpoint does not accept MSI_SECRET: see that the job's environment is passed on unchanged"
+            }
+            (Issuer::AzureMl, _) if text.contains("SSO failure") => {
+                "the compute instance has no signed-in user: sign in, or assign a managed identity to it"
+            }
+            (Issuer::AzureMl, 400) => {
+                "the identity is not assigned to the compute, or the client id is wrong: compare DEFAULT_IDENTITY_CLIENT_ID with the compute's identities"
+            }
+            (Issuer::UserGrant, 400) => {
+                "the job has no user identity to act for: submit it with the identity type `user_identity`"
+            }
+            (Issuer::Imds | Issuer::AppService, 400) => {
+                "no such identity is assigned here, or there are several and none was named: name one by its client id"
+            }
+            (Issuer::AppService, 401 | 403) => "the endpoint does not accept IDENTITY_HEADER",
+            (Issuer::Entra, 400 | 401) => "look the code up in Entra's reference of error codes",
+            _ => "see whether the identity is assigned and the endpoint's address is right",
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What all endpoints that are asked by `GET` have in common.
+
+use std::sync::Arc;
+
+use jobcred_wire::{ErrorCode, Secret};
+use url::Url;
+
+use super::SourceRequest;
+use super::answer::{Issuer, Question};
+use crate::error::TokenError;
+use crate::platform::Clock;
+use crate::token::AccessToken;
+use crate::transport::{Endpoint, Request, Response, RetryPolicy, Transport};
+
+/// Asks one endpoint by its retry policy and reads its answers.
+#[derive(Debug)]
+pub(super) struct Asker {
+    pub(super) transport: Arc<Transport>,
+    pub(super) clock: Clock,
+    pub(super) issuer: Issuer,
+    pub(super) policy: RetryPolicy,
+    /// What must not show up in an error.
+    pub(super) secrets: Vec<Secret>,
+}
+
+impl Asker {
+    /// Sends `request`, as often as the policy says.
+    pub(super) async fn send(&self, request: &Request) -> Result<Response, TokenError> {
+        self.transport
+            .send_with_retries(request, &self.policy)
+            .await
+            .map_err(|error| error.to_token_error())
+    }
+
+    /// Reads the answer to a request for `resource`.
+    pub(super) fn read(
+        &self,
+        endpoint: &Endpoint,
+        resource: &str,
+        response: &Response,
+    ) -> Result<AccessToken, TokenError> {
+        let question = Question {
+            issuer: self.issuer,
+            endpoint,
+            resource,
+            secrets: &self.secrets,
+        };
+        question.read(response, self.clock.now())
+    }
+}
+
+/// `endpoint` with `pairs` added to its query.
+pub(super) fn with_query(endpoint: &Url, pairs: &[(&str, &str)]) -> Url {
+    let mut url = endpoint.clone();
+    url.query_pairs_mut().extend_pairs(pairs);
+    url
+}
+
+/// Refuses a tenant, for sources whose identity cannot leave its own.
+pub(super) fn refuse_tenant(request: &SourceRequest, source: &str) -> Result<(), TokenError> {
+    if request.tenant.is_none() {
+        return Ok(());
+    }
+    Err(TokenError::new(
+        ErrorCode::Unavailable,
+        format!("{source} issues tokens of the identity's own tenant only"),
+    )
+    .with_hint("ask without a tenant")
+    .malformed())
+}
+
+/// Refuses a named identity for good.
+pub(super) fn refuse_identity(request: &SourceRequest, why: &str) -> TokenError {
+    TokenError::new(
+        ErrorCode::Unavailable,
+        format!("no token as {}: {why}", request.identity),
+    )
+    .malformed()
+}

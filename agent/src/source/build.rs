@@ -1,0 +1,156 @@
+//! From the chosen strategy to the source that carries it out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobcred_wire::{ErrorCode, Secret};
+use url::Url;
+
+use super::answer::Issuer;
+use super::ask::Asker;
+use super::{
+    AppService, AzureMl, Imds, OnBehalfOf, SandboxSource, ServicePrincipal, SoleIdentity, Source,
+    WorkloadIdentity,
+};
+use crate::error::TokenError;
+use crate::platform::{Clock, Files};
+use crate::strategy::{Choice, StartError, Strategy, Upstream};
+use crate::transport::{InvalidSecret, RetryPolicy, Transport};
+
+/// What sources reach the outside with.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// The way out.
+    pub transport: Arc<Transport>,
+    /// The wall time that answers are read against.
+    pub clock: Clock,
+    /// Where a federated token is read.
+    pub files: Files,
+    /// How long a sandbox token lives.
+    pub sandbox_lifetime: Duration,
+}
+
+impl Outside {
+    pub(super) fn asker(&self, issuer: Issuer, policy: RetryPolicy, secrets: Vec<Secret>) -> Asker {
+        Asker {
+            transport: Arc::clone(&self.transport),
+            clock: self.clock.clone(),
+            issuer,
+            policy,
+            secrets,
+        }
+    }
+
+    pub(super) fn unsendable(variable: &str, error: InvalidSecret) -> TokenError {
+        TokenError::new(ErrorCode::Unavailable, format!("{variable}: {error}"))
+    }
+}
+
+/// Makes the source of `choice`. Nothing is asked yet.
+///
+/// # Errors
+/// A [`StartError`] where the choice cannot be carried out: a secret that is no header, an issuer that is not https.
+pub fn build(choice: &Choice, outside: &Outside) -> Result<Arc<dyn Source>, StartError> {
+    let client_id = choice.client_id.clone();
+    let source: Arc<dyn Source> = match &choice.upstream {
+        Upstream::AzureMl { endpoint, secret } => Arc::new(
+            AzureMl::new(
+                endpoint.clone(),
+                secret.clone(),
+                client_id,
+                choice.strategy,
+                outside,
+            )
+            .map_err(|error| bad_secret("MSI_SECRET", error))?,
+        ),
+        // Named identities are refused by the source itself: no further wrapping.
+        Upstream::OnBehalfOf { endpoint, secret } => Arc::new(
+            OnBehalfOf::new(endpoint.clone(), secret.clone(), outside)
+                .map_err(|error| bad_secret("MSI_SECRET", error))?,
+        ),
+        Upstream::AppService { endpoint, header } => Arc::new(
+            AppService::new(endpoint.clone(), header.clone(), client_id, outside)
+                .map_err(|error| bad_secret("IDENTITY_HEADER", error))?,
+        ),
+        Upstream::Imds { base } => Arc::new(Imds::new(base, client_id, outside)),
+        Upstream::WorkloadIdentity {
+            authority,
+            tenant,
+            client_id,
+            token_file,
+        } => {
+            require_https(authority)?;
+            Arc::new(WorkloadIdentity::new(
+                authority.clone(),
+                tenant.clone(),
+                client_id.clone(),
+                token_file.clone(),
+                outside,
+            ))
+        }
+        Upstream::ServicePrincipal {
+            authority,
+            tenant,
+            client_id,
+            secret,
+        } => {
+            require_https(authority)?;
+            Arc::new(ServicePrincipal::new(
+                authority.clone(),
+                tenant.clone(),
+                client_id.clone(),
+                secret.clone(),
+                outside,
+            ))
+        }
+        Upstream::AzureCli => {
+            return Err(StartError {
+                code: "azure_cli_not_built",
+                message: "this build of jobcred cannot use the Azure CLI's login".to_owned(),
+                hint: "choose another strategy, for example service-principal or sandbox"
+                    .to_owned(),
+            });
+        }
+        Upstream::Sandbox => Arc::new(
+            SandboxSource::new(outside.clock.clone(), outside.sandbox_lifetime).map_err(
+                |error| StartError {
+                    code: "no_randomness",
+                    message: format!("the sandbox cannot make a key: {error}"),
+                    hint: "see whether the kernel's random number generator can be used".to_owned(),
+                },
+            )?,
+        ),
+    };
+    let managed = matches!(
+        choice.upstream,
+        Upstream::AzureMl { .. } | Upstream::AppService { .. } | Upstream::Imds { .. }
+    );
+    Ok(match choice.strategy {
+        Strategy::Kubernetes | Strategy::SystemIdentity | Strategy::ComputeInstanceUser
+            if managed =>
+        {
+            Arc::new(SoleIdentity::new(source, choice.strategy))
+        }
+        _ => source,
+    })
+}
+
+fn bad_secret(variable: &str, error: InvalidSecret) -> StartError {
+    StartError {
+        code: "secret_not_sendable",
+        message: format!("{variable}: {error}"),
+        hint: format!("pass {variable} on exactly as the platform set it"),
+    }
+}
+
+fn require_https(authority: &Url) -> Result<(), StartError> {
+    if authority.scheme() == "https" && authority.has_host() {
+        return Ok(());
+    }
+    Err(StartError {
+        code: "authority_not_https",
+        message: "the issuer's address is not https: a credential would be sent in the clear"
+            .to_owned(),
+        hint: "correct AZURE_AUTHORITY_HOST or `authority_host`".to_owned(),
+    })
+}
