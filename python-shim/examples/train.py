@@ -1,7 +1,7 @@
 """A small training-like job: several worker processes, each of which needs Azure credentials.
 
-Run it with `jobcred run --sandbox -- python3 train.py`. Each worker asks the agent for a storage token, as a data loader
-would, and one asks for a registry credential; all of them print whose the token is, never the token.
+Run it with `jobcred run --sandbox -- python3 train.py`. Each worker asks the agent for a storage token, as a data
+loader would, and one asks for a registry credential; all of them print whose the token is, never the token.
 """
 
 from __future__ import annotations

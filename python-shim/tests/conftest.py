@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 from fake_agent import FakeAgent
 from jobcred import _agent, _connection, aio
 from twins import AsyncTwin, SyncTwin

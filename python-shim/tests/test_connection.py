@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from fake_agent import SECRET, FakeAgent, reply
 from jobcred import (
     AgentNotFoundError,

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 from fake_agent import SECRET, FakeAgent, reply
 from jobcred import InvalidRequestError, TransientError, UnavailableError, registry_credential
 
@@ -38,7 +39,7 @@ def test_get_token_info(twin: SyncTwin, agent: FakeAgent) -> None:
 
 def test_what_is_sent(twin: SyncTwin, agent: FakeAgent) -> None:
     credential = twin.make(client_id="c&1", min_validity=60)
-    twin.info(credential, "api://a b".replace(" ", "+") + "/.default", options={"claims": '{"a": "ü"}', "tenant_id": "t"})
+    twin.info(credential, "api://a+b/.default", options={"claims": '{"a": "ü"}', "tenant_id": "t"})
     (request,) = agent.requests
     assert (request.method, request.path, request.version) == ("GET", "/v1/token", "HTTP/1.1")
     assert request.query == {
@@ -275,13 +276,13 @@ def test_closing_and_context_managers(twin: SyncTwin, agent: FakeAgent) -> None:
             await credential.get_token(SCOPE)
             assert len(credential._agent.idle) == 1
 
-    def use() -> None:
+    if twin.name == "aio":
+        twin.run(use_async())
+    else:
         with credential as entered:
             assert entered is credential
             credential.get_token(SCOPE)
             assert len(credential._agent.idle) == 1
-
-    twin.run(use_async() if twin.name == "aio" else use())
     assert credential._agent.idle == []
     twin.run(credential.close())
     assert twin.get(credential, SCOPE).token.endswith(".1"), "a closed credential still remembers"

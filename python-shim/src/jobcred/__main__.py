@@ -34,6 +34,8 @@ def main() -> int:
         print("principal: " + ", ".join(f"{name} {value}" for name, value in principal.items() if value is not None))
     tokens = status.get("tokens")
     for token in tokens if isinstance(tokens, list) else []:
+        if not isinstance(token, dict):
+            continue
         ends = token.get("expires_on")
         left = f"{int(ends - time.time())} s left" if isinstance(ends, int) else "none yet"
         print(f"{token.get('kind')}: {token.get('resource')} as {token.get('identity')}, {left}")
