@@ -42,6 +42,10 @@ pub enum ProbeResult {
 ///
 /// Its `Debug` shows no values of variables: they may be secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one fact, independent of the others"
+)]
 pub struct Facts {
     /// The variables.
     pub environment: Environment,

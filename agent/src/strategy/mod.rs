@@ -1,6 +1,16 @@
 //! How the job gets tokens: decided once at start, from facts, by a pure function, and never switched.
 
+mod application;
+mod bypass;
+mod candidate;
+mod conflict;
+mod endpoint;
+mod evidence;
 mod facts;
+mod kubernetes;
+mod notice;
+mod promise;
+mod reading;
 pub mod reason;
 mod select;
 
@@ -11,6 +21,7 @@ use jobcred_wire::{Explanation, Secret};
 use url::Url;
 
 pub use self::facts::{Facts, OWN_ENDPOINTS_VARIABLE, ProbeResult};
+pub use self::promise::promise_broken;
 pub use self::select::{select, wants_probe};
 
 /// A strategy's name, as configuration, logs and `explain` spell it.
@@ -121,6 +132,57 @@ pub struct StartError {
     pub message: String,
     /// What to do, possibly several lines.
     pub hint: String,
+}
+
+impl Choice {
+    /// What is asked, in words and without secrets.
+    #[must_use]
+    pub fn upstream_in_words(&self) -> String {
+        let asked = match &self.upstream {
+            Upstream::AzureMl { endpoint, .. } => {
+                format!("Azure ML endpoint {}", evidence::url_in_words(endpoint))
+            }
+            Upstream::OnBehalfOf { endpoint, .. } => format!(
+                "Azure ML on-behalf-of endpoint {}",
+                evidence::url_in_words(endpoint)
+            ),
+            Upstream::AppService { endpoint, .. } => {
+                format!("App Service endpoint {}", evidence::url_in_words(endpoint))
+            }
+            Upstream::Imds { base } => format!("IMDS at {}", evidence::url_in_words(base)),
+            Upstream::WorkloadIdentity {
+                authority,
+                tenant,
+                client_id,
+                ..
+            } => format!(
+                "workload identity at {}, tenant {tenant}, client id {client_id}",
+                evidence::url_in_words(authority)
+            ),
+            Upstream::ServicePrincipal {
+                authority,
+                tenant,
+                client_id,
+                ..
+            } => format!(
+                "{}, tenant {tenant}, client id {client_id}",
+                evidence::url_in_words(authority)
+            ),
+            Upstream::AzureCli => return "the Azure CLI".to_owned(),
+            Upstream::Sandbox => return "nobody: tokens are made up here".to_owned(),
+        };
+        match (&self.upstream, &self.client_id) {
+            // The first two name theirs above; the on-behalf-of endpoint knows none.
+            (
+                Upstream::WorkloadIdentity { .. }
+                | Upstream::ServicePrincipal { .. }
+                | Upstream::OnBehalfOf { .. },
+                _,
+            ) => asked,
+            (_, Some(client_id)) => format!("{asked}, client id {client_id}"),
+            (_, None) => format!("{asked}, without client id"),
+        }
+    }
 }
 
 impl Strategy {

@@ -31,9 +31,9 @@ codes! {
 codes! {
     /// Why a strategy was passed over.
     PASSED_OVER {
-        OBO_NOT_ENABLED = "obo_not_enabled": "AZUREML_OBO_ENABLED is not exactly True.";
-        CLIENT_ID_UNSET = "client_id_unset": "DEFAULT_IDENTITY_CLIENT_ID is unset or empty.";
-        CLIENT_ID_PLACEHOLDER = "client_id_placeholder": "DEFAULT_IDENTITY_CLIENT_ID holds a placeholder, not a GUID.";
+        OBO_NOT_ENABLED = "obo_not_enabled": "`AZUREML_OBO_ENABLED` is not exactly True.";
+        CLIENT_ID_UNSET = "client_id_unset": "`DEFAULT_IDENTITY_CLIENT_ID` is unset or empty.";
+        CLIENT_ID_PLACEHOLDER = "client_id_placeholder": "`DEFAULT_IDENTITY_CLIENT_ID` holds a placeholder, not a GUID.";
         KUBERNETES_IGNORES_CLIENT_ID = "kubernetes_ignores_client_id": "On Kubernetes the one identity is asked for without a client id.";
         NOT_KUBERNETES = "not_kubernetes": "There are no Kubernetes markers.";
         BATCH_NODE = "batch_node": "There are Kubernetes markers, but batch-node markers decide against it.";
@@ -52,8 +52,8 @@ codes! {
 codes! {
     /// Why a strategy that applies cannot serve: the codes of start-up errors.
     FAILED {
-        OBO_ENDPOINT_MISSING = "obo_endpoint_missing": "User identity, but OBO_ENDPOINT is unset or a placeholder.";
-        OBO_ENDPOINT_INVALID = "obo_endpoint_invalid": "User identity, but OBO_ENDPOINT is no address that may be asked.";
+        OBO_ENDPOINT_MISSING = "obo_endpoint_missing": "User identity, but `OBO_ENDPOINT` is unset or a placeholder.";
+        OBO_ENDPOINT_INVALID = "obo_endpoint_invalid": "User identity, but `OBO_ENDPOINT` is no address that may be asked.";
         ENDPOINT_INVALID = "endpoint_invalid": "The endpoint in the environment is no address that may be asked.";
         ENDPOINT_UNSUPPORTED = "endpoint_unsupported": "The endpoint in the environment speaks a protocol that jobcred does not.";
         NO_ENDPOINT_FOR_CLIENT_ID = "no_endpoint_for_client_id": "The compute names its identity, but there is no endpoint to ask.";
@@ -71,28 +71,28 @@ codes! {
 codes! {
     /// What is worth a notice: placeholders, conflicts, things out of scope, ways around jobcred, broken promises.
     NOTICES {
-        PLACEHOLDER_CLIENT_ID = "placeholder_client_id": "DEFAULT_IDENTITY_CLIENT_ID is a placeholder and counts as absent.";
+        PLACEHOLDER_CLIENT_ID = "placeholder_client_id": "`DEFAULT_IDENTITY_CLIENT_ID` is a placeholder and counts as absent.";
         PLACEHOLDER_ENDPOINT = "placeholder_endpoint": "An endpoint variable is a placeholder and counts as absent.";
-        PLACEHOLDER_AZURE_CLIENT_ID = "placeholder_azure_client_id": "AZURE_CLIENT_ID is no GUID; SDKs will ask for an identity of that name.";
-        OBO_FLAG_NEAR_MISS = "obo_flag_near_miss": "AZUREML_OBO_ENABLED looks like True but is not exactly that.";
+        PLACEHOLDER_AZURE_CLIENT_ID = "placeholder_azure_client_id": "`AZURE_CLIENT_ID` is no GUID; SDKs will ask for an identity of that name.";
+        OBO_FLAG_NEAR_MISS = "obo_flag_near_miss": "`AZUREML_OBO_ENABLED` looks like True but is not exactly that.";
         CONFLICT_USER_AND_COMPUTE = "conflict_user_and_compute": "Both the user's and a compute identity are announced.";
         CONFLICT_USER_ON_KUBERNETES = "conflict_user_on_kubernetes": "User identity is announced in a Kubernetes pod.";
-        CONFLICT_OBO_ENDPOINT_WITHOUT_FLAG = "conflict_obo_endpoint_without_flag": "OBO_ENDPOINT is set, but user identity is not enabled.";
-        CONFLICT_OBO_ENDPOINT_IS_MSI = "conflict_obo_endpoint_is_msi": "OBO_ENDPOINT leads to the managed-identity endpoint.";
+        CONFLICT_OBO_ENDPOINT_WITHOUT_FLAG = "conflict_obo_endpoint_without_flag": "`OBO_ENDPOINT` is set, but user identity is not enabled.";
+        CONFLICT_OBO_ENDPOINT_IS_MSI = "conflict_obo_endpoint_is_msi": "`OBO_ENDPOINT` leads to the managed-identity endpoint.";
         CONFLICT_KUBERNETES_AND_BATCH = "conflict_kubernetes_and_batch": "Markers of Kubernetes and of a batch node.";
         CONFLICT_KUBERNETES_AND_INSTANCE = "conflict_kubernetes_and_instance": "Markers of Kubernetes and of a compute instance.";
         CONFLICT_INSTANCE_AND_BATCH = "conflict_instance_and_batch": "Markers of a compute instance and of a batch node.";
-        CONFLICT_CLIENT_ID_ON_KUBERNETES = "conflict_client_id_on_kubernetes": "DEFAULT_IDENTITY_CLIENT_ID is set in a pod and is ignored.";
+        CONFLICT_CLIENT_ID_ON_KUBERNETES = "conflict_client_id_on_kubernetes": "`DEFAULT_IDENTITY_CLIENT_ID` is set in a pod and is ignored.";
         CONFLICT_ENDPOINTS = "conflict_endpoints": "More than one endpoint is named in the environment.";
-        CONFLICT_IDENTITY_IN_USE = "conflict_identity_in_use": "AZUREML_IDENTITY_IN_USE says otherwise than the other markers.";
-        CONFLICT_IDENTITY_CLIENT_ID = "conflict_identity_client_id": "AZUREML_IDENTITY_CLIENT_ID names another identity than DEFAULT_IDENTITY_CLIENT_ID.";
-        CONFLICT_AZURE_CLIENT_ID = "conflict_azure_client_id": "AZURE_CLIENT_ID names another identity than the one served by default.";
+        CONFLICT_IDENTITY_IN_USE = "conflict_identity_in_use": "`AZUREML_IDENTITY_IN_USE` says otherwise than the other markers.";
+        CONFLICT_IDENTITY_CLIENT_ID = "conflict_identity_client_id": "`AZUREML_IDENTITY_CLIENT_ID` names another identity than `DEFAULT_IDENTITY_CLIENT_ID`.";
+        CONFLICT_AZURE_CLIENT_ID = "conflict_azure_client_id": "`AZURE_CLIENT_ID` names another identity than the one served by default.";
         CONFLICT_CONFIGURATION = "conflict_configuration": "The configuration chose otherwise than detection would have.";
         WORKLOAD_IDENTITY_UNUSED = "workload_identity_unused": "Variables of workload identity are there but not used.";
-        TOKEN_FILE_MISSING = "token_file_missing": "AZURE_FEDERATED_TOKEN_FILE names a file that is not there.";
+        TOKEN_FILE_MISSING = "token_file_missing": "`AZURE_FEDERATED_TOKEN_FILE` names a file that is not there.";
         TOKEN_PROXY_UNSUPPORTED = "token_proxy_unsupported": "AKS identity bindings are announced; jobcred asks the issuer itself.";
-        MSI_SECRET_MISSING = "msi_secret_missing": "MSI_ENDPOINT without MSI_SECRET: the endpoint may refuse.";
-        IDENTITY_HEADER_MISSING = "identity_header_missing": "IDENTITY_ENDPOINT without IDENTITY_HEADER counts as absent.";
+        MSI_SECRET_MISSING = "msi_secret_missing": "`MSI_ENDPOINT` without `MSI_SECRET`: the endpoint may refuse.";
+        IDENTITY_HEADER_MISSING = "identity_header_missing": "`IDENTITY_ENDPOINT` without `IDENTITY_HEADER` counts as absent.";
         OWN_ENDPOINT_IGNORED = "own_endpoint_ignored": "An endpoint variable leads to a jobcred agent and counts as absent.";
         NODE_IDENTITY_ALLOWED = "node_identity_allowed": "Tokens come from IMDS of the node, as the configuration allows.";
         IMDS_IN_AZURE_ML_JOB = "imds_in_azure_ml_job": "An Azure ML job without an endpoint of its own asks IMDS of its node.";
@@ -104,11 +104,11 @@ codes! {
         SANDBOX_TOKENS = "sandbox_tokens": "Tokens are made up and worth nothing outside the sandbox.";
         BYPASS_ENVIRONMENT_CREDENTIAL = "bypass_environment_credential": "SDKs try the application in the environment before any managed identity.";
         BYPASS_WORKLOAD_IDENTITY = "bypass_workload_identity": "SDKs try workload identity before any managed identity.";
-        BYPASS_TOKEN_CREDENTIALS = "bypass_token_credentials": "AZURE_TOKEN_CREDENTIALS keeps SDKs from asking for a managed identity.";
-        BYPASS_SERVICE_FABRIC = "bypass_service_fabric": "IDENTITY_SERVER_THUMBPRINT makes SDKs speak another protocol.";
-        BYPASS_OLD_SDK = "bypass_old_sdk": "SDKs from 2020 and before look at MSI_ENDPOINT first.";
+        BYPASS_TOKEN_CREDENTIALS = "bypass_token_credentials": "`AZURE_TOKEN_CREDENTIALS` keeps SDKs from asking for a managed identity.";
+        BYPASS_SERVICE_FABRIC = "bypass_service_fabric": "`IDENTITY_SERVER_THUMBPRINT` makes SDKs speak another protocol.";
+        BYPASS_OLD_SDK = "bypass_old_sdk": "SDKs from 2020 and before look at `MSI_ENDPOINT` first.";
         BYPASS_STORAGE_KEY = "bypass_storage_key": "Storage tools prefer a key, a signature or a connection string.";
-        BYPASS_AZCOPY_LOGIN = "bypass_azcopy_login": "AzCopy is told to log in by itself.";
+        BYPASS_AZCOPY_LOGIN = "bypass_azcopy_login": "`AzCopy` is told to log in by itself.";
         BYPASS_DOCKER_AUTH = "bypass_docker_auth": "Container tools take registry passwords from the environment.";
         BYPASS_REGISTRY_AUTH_FILE = "bypass_registry_auth_file": "Container tools read another file than the one that names the helper.";
         PROMISE_USER_TOKEN = "promise_user_token": "The token is a user's where an application's was announced.";
