@@ -4,6 +4,7 @@
 //! `registry`, `transport`, `platform`) know the domain (`peer`, `policy`, `broker`, `strategy`); the domain knows no HTTP
 //! and no socket.
 
+pub mod agent;
 pub mod broker;
 pub mod cli;
 pub mod config;

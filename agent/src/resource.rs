@@ -112,6 +112,12 @@ impl Resource {
             .map_or_else(|| Self(text.to_owned()), |known| Self(known.to_owned()))
     }
 
+    /// A resource kept exactly as given, of whatever meaning.
+    #[must_use]
+    pub fn verbatim(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The spelling sent upstream, which is also the canonical form.
     #[must_use]
     pub fn as_str(&self) -> &str {

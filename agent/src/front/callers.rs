@@ -61,7 +61,13 @@ impl Callers {
                 last_seen_on: seen.last.as_secs(),
             })
             .collect();
-        list.sort_by_key(|caller| (std::cmp::Reverse(caller.last_seen_on), caller.uid, caller.pid));
+        list.sort_by_key(|caller| {
+            (
+                std::cmp::Reverse(caller.last_seen_on),
+                caller.uid,
+                caller.pid,
+            )
+        });
         list
     }
 }

@@ -78,7 +78,10 @@ pub fn render(status: &Status, now: UnixTime) -> String {
         "jobcred_uptime_seconds",
         "counter",
         "Seconds since the agent started.",
-        vec![(String::new(), now.as_secs().saturating_sub(status.started_on))],
+        vec![(
+            String::new(),
+            now.as_secs().saturating_sub(status.started_on),
+        )],
     );
     out
 }
@@ -118,8 +121,12 @@ mod tests {
             ..Status::default()
         };
         let text = render(&status, UnixTime::from_secs(5));
-        let line = r#"jobcred_hits_total{kind="token",identity="default",resource="a\"} 1\nevil"} 3"#;
+        let line =
+            r#"jobcred_hits_total{kind="token",identity="default",resource="a\"} 1\nevil"} 3"#;
         assert!(text.lines().any(|found| found == line), "{text}");
-        assert!(text.lines().any(|found| found == "jobcred_uptime_seconds 5"));
+        assert!(
+            text.lines()
+                .any(|found| found == "jobcred_uptime_seconds 5")
+        );
     }
 }

@@ -13,6 +13,7 @@ use super::metrics;
 use super::reply::{self, Reply, RequestId, RequestIds};
 use super::serve::Handle;
 use crate::broker::{Broker, Want};
+use crate::config::Config;
 use crate::error::TokenError;
 use crate::peer::{Admission, Peer};
 use crate::platform::{Clock, UnixTime};
@@ -52,8 +53,8 @@ pub struct TokenService {
     pub pin: Arc<Pin>,
     /// Whether the source can ask a tenant other than the identity's own.
     pub honours_tenant: bool,
-    /// Hosts that are registries besides those with a registry's name, as configured.
-    pub registry_hosts: Vec<String>,
+    /// Which hosts are registries besides those with a registry's name.
+    pub settings: Arc<Config>,
 }
 
 impl Handle for NativeApi {
@@ -84,9 +85,10 @@ impl Handle for NativeApi {
                 Ok(reply::json(id, &serde_json::json!({"status": "ok"})))
             }
             (jobcred_wire::READY_PATH, &Method::GET) => self.ready(id),
-            (jobcred_wire::METRICS_PATH, &Method::GET) => {
-                Ok(reply::text(id, metrics::render(&self.status(), self.clock.now())))
-            }
+            (jobcred_wire::METRICS_PATH, &Method::GET) => Ok(reply::text(
+                id,
+                metrics::render(&self.status(), self.clock.now()),
+            )),
             _ => Ok(no_such_route(id, path, &parts.method)),
         };
         match outcome {
@@ -111,7 +113,11 @@ impl NativeApi {
         let request = TokenRequest::from_query(query).map_err(|error| invalid(&error))?;
         let service = self.service()?;
         let granted = service
-            .settle(|own| service.policy.authorize(&request, own, service.honours_tenant))
+            .settle(|own| {
+                service
+                    .policy
+                    .authorize(&request, own, service.honours_tenant)
+            })
             .await?;
         service.answer(id, &granted).await
     }
@@ -130,7 +136,9 @@ impl NativeApi {
         let server = service.login_server(query)?;
         let own = service.pin.pinned(&Identity::Job);
         // An identity that is not known yet has no credential to forget.
-        if let Decision::Granted(granted) = service.policy.authorize_registry(&server, own.as_ref())? {
+        if let Decision::Granted(granted) =
+            service.policy.authorize_registry(&server, own.as_ref())?
+        {
             service.broker.forget(granted.key());
         }
         Ok(reply::no_content(id))
@@ -141,7 +149,8 @@ impl NativeApi {
         if service.broker.ready() {
             return Ok(reply::json(id, &serde_json::json!({"status": "ready"})));
         }
-        let mut error = TokenError::new(ErrorCode::Transient, "not every declared token exists yet");
+        let mut error =
+            TokenError::new(ErrorCode::Transient, "not every declared token exists yet");
         if let Some(last) = service.broker.last_upstream_error() {
             error = error.with_hint(format!("The last error upstream: {}", last.message));
         }
@@ -178,7 +187,10 @@ impl NativeApi {
         if let Ok(service) = &self.service {
             status.ready = service.broker.ready();
             status.tokens = service.broker.status();
-            status.runway = service.broker.runway();
+            status.runway = service
+                .broker
+                .runway()
+                .map(|left| i64::try_from(left.as_secs()).unwrap_or(i64::MAX));
             status.last_upstream_error = service.broker.last_upstream_error();
         }
         status
@@ -210,7 +222,11 @@ impl TokenService {
         }
     }
 
-    async fn answer(&self, id: RequestId, granted: &AuthorizedRequest) -> Result<Reply, TokenError> {
+    async fn answer(
+        &self,
+        id: RequestId,
+        granted: &AuthorizedRequest,
+    ) -> Result<Reply, TokenError> {
         // Most requests end here, without a task switch.
         if granted.claims().is_none()
             && let Some(held) = self.broker.peek(granted.key(), granted.min_validity())
@@ -227,7 +243,7 @@ impl TokenService {
 
     fn login_server(&self, query: &str) -> Result<LoginServer, TokenError> {
         let request = RegistryRequest::from_query(query).map_err(|error| invalid(&error))?;
-        LoginServer::parse(&request.server, &self.registry_hosts).map_err(|error| {
+        self.settings.login_server(&request.server).map_err(|error| {
             TokenError::new(ErrorCode::Unavailable, error.to_string()).with_hint(
                 "Only Azure container registries are served; a registry under another name has to be configured under `registries`.",
             )

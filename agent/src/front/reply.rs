@@ -112,8 +112,8 @@ pub fn no_content(id: RequestId) -> Reply {
 /// The answer to `error`: its kind, message and hint. The chain of causes stays here, in the log.
 #[must_use]
 pub fn refuse(id: RequestId, error: &TokenError) -> Reply {
-    let status = StatusCode::from_u16(error.kind().status())
-        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status =
+        StatusCode::from_u16(error.kind().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     refuse_with(status, id, error)
 }
 

@@ -74,7 +74,10 @@ pub async fn serve<H: Handle>(
                 uid: cred.uid(),
                 gid: cred.gid(),
                 // Zero is the kernel's word for "not in your pid namespace".
-                pid: cred.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid != 0),
+                pid: cred
+                    .pid()
+                    .and_then(|pid| u32::try_from(pid).ok())
+                    .filter(|&pid| pid != 0),
             },
             Err(error) => {
                 tracing::warn!(%error, "a connection without a known owner is closed");
@@ -86,7 +89,10 @@ pub async fn serve<H: Handle>(
         } else if let Some(guard) = foreign.enter(peer.uid) {
             Some(guard)
         } else {
-            tracing::warn!(peer.uid, "this uid has too many connections; one more is closed");
+            tracing::warn!(
+                peer.uid,
+                "this uid has too many connections; one more is closed"
+            );
             continue;
         };
         let handler = Arc::clone(&handler);

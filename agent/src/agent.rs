@@ -1,0 +1,304 @@
+//! Assembly: the parts of a running agent put together, run, and drained. No decision about tokens is made here.
+
+use std::fmt;
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jobcred_wire::ErrorCode;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+use crate::broker::{Broker, BrokerOptions, Fetch, Key, Want};
+use crate::config::Config;
+use crate::error::TokenError;
+use crate::front::callers::Callers;
+use crate::front::native::{NativeApi, TokenService};
+use crate::front::reply::RequestIds;
+use crate::front::serve::serve;
+use crate::peer::Admission;
+use crate::platform::{Clock, Environment, Files};
+use crate::policy::Policy;
+use crate::principal::Pin;
+use crate::registry::{EntraTokens, Registry};
+use crate::resource::Resource;
+use crate::source::{Source, SourceRequest};
+use crate::strategy::reason;
+use crate::strategy::{Choice, Facts, Selection, StartError, Strategy, select, wants_probe};
+use crate::token::{AccessToken, Identity};
+use crate::transport::{Transport, TransportConfig, TransportSetupError};
+use crate::{config, source};
+
+/// The outside as an agent is given it.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// The environment at start.
+    pub environment: Environment,
+    /// The file system.
+    pub files: Files,
+    /// The time.
+    pub clock: Clock,
+    /// The agent's effective uid.
+    pub own_uid: u32,
+}
+
+/// An agent ready to answer. It holds no socket: listeners are given to [`Agent::run`].
+#[derive(Debug)]
+pub struct Agent {
+    api: Arc<NativeApi>,
+    own_uid: u32,
+}
+
+/// Gathers the facts, with at most one bounded probe of the metadata service, and selects.
+///
+/// # Errors
+/// When the transport cannot be set up: a CA file that cannot be read, say.
+pub async fn choose(
+    config: &Config,
+    outside: &Outside,
+) -> Result<(Selection, Arc<Transport>), TransportSetupError> {
+    let transport = Arc::new(Transport::new(TransportConfig::from_environment(
+        &outside.environment,
+        config.ca_file.clone(),
+        outside.files.clone(),
+        outside.clock.clone(),
+    ))?);
+    let mut facts = Facts::gather(&outside.environment, &outside.files);
+    if wants_probe(&facts, config) {
+        let result = source::probe(&transport).await;
+        facts = facts.with_probe(result);
+    }
+    Ok((select(&facts, config), transport))
+}
+
+impl Agent {
+    /// Puts an agent together for `selection`. One whose selection failed answers every token request with the reason.
+    ///
+    /// Needs a tokio runtime.
+    #[must_use]
+    pub fn assemble(
+        config: &Config,
+        outside: &Outside,
+        selection: Selection,
+        transport: &Arc<Transport>,
+    ) -> Self {
+        let fingerprint = selection
+            .outcome
+            .as_ref()
+            .map(|choice| config::fingerprint(config, choice))
+            .unwrap_or_default();
+        let service = match &selection.outcome {
+            Ok(choice) => token_service(config, outside, choice, transport),
+            Err(error) => Err(refusal(error)),
+        };
+        let admission = match config.socket_group {
+            None => Admission::private(outside.own_uid),
+            Some(_) => Admission::shared(outside.own_uid, config.allow_uids.clone()),
+        };
+        Self {
+            api: Arc::new(NativeApi {
+                service,
+                admission,
+                explanation: selection.explanation,
+                fingerprint,
+                started_on: outside.clock.now(),
+                clock: outside.clock.clone(),
+                ids: RequestIds::new(),
+                callers: Callers::default(),
+            }),
+            own_uid: outside.own_uid,
+        }
+    }
+
+    /// What answers requests, for a caller that wants to ask without a socket.
+    #[must_use]
+    pub fn api(&self) -> &Arc<NativeApi> {
+        &self.api
+    }
+
+    /// Answers on `listener` until `stop` becomes true, then lets requests under way finish.
+    ///
+    /// # Errors
+    /// When the listener cannot be used by the runtime.
+    pub async fn run(
+        self,
+        listener: StdListener,
+        stop: watch::Receiver<bool>,
+    ) -> std::io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        serve(&listener, self.own_uid, Arc::clone(&self.api), stop).await;
+        if let Ok(service) = &self.api.service {
+            service.broker.shutdown();
+        }
+        Ok(())
+    }
+}
+
+fn token_service(
+    config: &Config,
+    outside: &Outside,
+    choice: &Choice,
+    transport: &Arc<Transport>,
+) -> Result<TokenService, TokenError> {
+    let reach = source::Outside {
+        transport: Arc::clone(transport),
+        clock: outside.clock.clone(),
+        files: outside.files.clone(),
+        sandbox_lifetime: config.sandbox_lifetime,
+    };
+    let source = source::build(choice, &reach).map_err(|error| refusal(&error))?;
+    let pin = Arc::new(Pin::new(choice, &config.expect));
+    let policy = Policy::new(choice, config);
+    let honours_tenant = source.honours_tenant();
+    let settings = Arc::new(config.clone());
+    let tokens = Arc::new(BrokerTokens::default());
+    let fetcher = Fetcher {
+        source,
+        pin: Arc::clone(&pin),
+        registry: (choice.strategy != Strategy::Sandbox).then(|| {
+            Registry::new(
+                Arc::clone(&tokens) as _,
+                Arc::clone(transport),
+                outside.clock.clone(),
+                config,
+            )
+        }),
+        settings: Arc::clone(&settings),
+    };
+    let broker = Broker::new(
+        Arc::new(fetcher),
+        outside.clock.clone(),
+        BrokerOptions::default(),
+    );
+    // Set once, here: the broker is what the exchange takes its Entra tokens from.
+    let _ = tokens.broker.set(Arc::downgrade(&broker));
+    broker.declare(config.resources.iter().map(|resource| {
+        policy
+            .authorize_own(Resource::parse(resource, config.cloud))
+            .key()
+            .clone()
+    }));
+    Ok(TokenService {
+        policy,
+        broker,
+        pin,
+        honours_tenant,
+        settings,
+    })
+}
+
+/// A start-up error as callers see it.
+///
+/// Only where nothing at all was found may a credential chain go on to another way: everywhere else it could end as
+/// another principal than the one the job asked for.
+fn refusal(error: &StartError) -> TokenError {
+    let kind = if error.code == reason::NOTHING_FOUND {
+        ErrorCode::Unavailable
+    } else {
+        ErrorCode::Denied
+    };
+    TokenError::new(kind, error.message.clone()).with_hint(error.hint.clone())
+}
+
+/// The broker's way upstream: a source for tokens, the exchange for registries, the pin for both.
+struct Fetcher {
+    source: Arc<dyn Source>,
+    pin: Arc<Pin>,
+    /// `None` in the sandbox, whose own issuer stands in for registries.
+    registry: Option<Registry>,
+    settings: Arc<Config>,
+}
+
+impl Fetcher {
+    async fn token(
+        &self,
+        identity: &Identity,
+        resource: Resource,
+        tenant: Option<&str>,
+        claims: Option<&str>,
+    ) -> Result<AccessToken, TokenError> {
+        let request = SourceRequest {
+            identity: identity.clone(),
+            resource,
+            tenant: tenant.map(str::to_owned),
+            claims: claims.map(str::to_owned),
+        };
+        let token = self.source.fetch(&request).await?;
+        self.pin.check(identity, tenant, &token)?;
+        Ok(token)
+    }
+}
+
+#[async_trait]
+impl Fetch for Fetcher {
+    async fn fetch(&self, key: &Key, claims: Option<&str>) -> Result<AccessToken, TokenError> {
+        match key {
+            Key::Token {
+                identity,
+                resource,
+                tenant,
+            } => {
+                self.token(identity, resource.clone(), tenant.as_deref(), claims)
+                    .await
+            }
+            Key::Registry { identity, server } => match &self.registry {
+                None => {
+                    let resource = Resource::verbatim(server);
+                    self.token(identity, resource, None, None).await
+                }
+                Some(registry) => {
+                    let server = self
+                        .settings
+                        .login_server(server)
+                        .map_err(|error| TokenError::new(ErrorCode::Internal, error.to_string()))?;
+                    registry.credential(identity, &server).await
+                }
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The registry exchange's way back to the broker, which owns it: weak, so that neither keeps the other alive.
+#[derive(Debug, Default)]
+struct BrokerTokens {
+    broker: OnceLock<Weak<Broker>>,
+}
+
+#[async_trait]
+impl EntraTokens for BrokerTokens {
+    async fn entra_token(
+        &self,
+        identity: &Identity,
+        resource: &Resource,
+        tenant: Option<&str>,
+    ) -> Result<AccessToken, TokenError> {
+        let broker = self
+            .broker
+            .get()
+            .and_then(Weak::upgrade)
+            .ok_or_else(|| TokenError::new(ErrorCode::Transient, "the agent is ending"))?;
+        let key = Key::Token {
+            identity: identity.clone(),
+            resource: resource.clone(),
+            tenant: tenant.map(str::to_owned),
+        };
+        let want = Want {
+            min_validity: EXCHANGE_MIN_VALIDITY,
+            claims: None,
+        };
+        Ok(broker.get(&key, want).await?.token.clone())
+    }
+}
+
+/// The life an Entra token must have left for an exchange, which may be retried for half a minute.
+const EXCHANGE_MIN_VALIDITY: Duration = Duration::from_secs(60);
