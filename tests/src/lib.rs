@@ -54,3 +54,6 @@ pub use token::{
     DEFAULT_TENANT, IssuedToken, Mint, Principal, PrincipalKind, decode_claims, guid, is_guid,
     random_secret,
 };
+
+#[cfg(test)]
+mod tests;

@@ -416,7 +416,7 @@ mod tests {
         };
         assert_eq!(*time, Duration::from_millis(1500));
         assert_eq!(**then, Behavior::throttle(2));
-        let unknown = json!({"kind": "ok", "statuss": 1});
+        let unknown = json!({"kind": "status", "status": 429, "retryafter": "1"});
         assert!(serde_json::from_value::<Behavior>(unknown).is_err());
     }
 }

@@ -87,7 +87,7 @@ impl Secrets {
             .collect()
     }
 
-    /// Which secrets show in `haystack`, whole or in part, in any of the forms. Sorted; empty means clean.
+    /// Which secrets show in `haystack`, whole or in part, in any of the forms; each once, by name. Empty means clean.
     #[must_use]
     pub fn leaks(&self, haystack: impl AsRef<[u8]>) -> Vec<Leak> {
         let haystack = haystack.as_ref();
@@ -121,7 +121,18 @@ impl Secrets {
                 found.insert(leak.clone());
             }
         }
-        found.into_iter().collect()
+        // A piece of one form can look like a piece of another: the plainest that was found is what is reported.
+        let mut by_name: BTreeMap<String, &'static str> = BTreeMap::new();
+        for leak in found {
+            let form = by_name.entry(leak.name).or_insert(leak.form);
+            if rank(leak.form) < rank(form) {
+                *form = leak.form;
+            }
+        }
+        by_name
+            .into_iter()
+            .map(|(name, form)| Leak { name, form })
+            .collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
@@ -178,6 +189,14 @@ fn forms(value: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     forms.push(("hex", hex.to_uppercase().into_bytes()));
     forms.push(("hex", hex.into_bytes()));
     forms
+}
+
+fn rank(form: &str) -> usize {
+    let forms = ["plain", "percent", "base64", "hex"];
+    forms
+        .iter()
+        .position(|known| *known == form)
+        .unwrap_or(forms.len())
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

@@ -1,0 +1,8 @@
+//! The doubles, asked over real sockets by a client that knows no protocol but HTTP.
+
+mod behaviors;
+mod client;
+mod identity_endpoints;
+mod isolation;
+mod registry;
+mod token_endpoint;
