@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::io;
+use std::mem;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -117,7 +119,9 @@ impl Builder {
         AsyncClient {
             shared: Arc::new(Shared {
                 settings: self.settle(),
-                idle: Mutex::default(),
+                // Not closed in a forked child: that would take the parent's connection out of the event queue, which
+                // the two processes share.
+                idle: Mutex::new(Idle::new(mem::forget)),
                 cache: Cache::default(),
             }),
         }
@@ -283,7 +287,7 @@ async fn open(settings: &Settings) -> Result<UnixStream, Error> {
 
 /// Connects, and tries again while the backlog is full: the kernel tells a non-blocking connect so at once, and has
 /// no event for the moment when there is room.
-async fn connect(path: &std::path::Path) -> io::Result<UnixStream> {
+async fn connect(path: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(path).await {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

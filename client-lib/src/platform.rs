@@ -56,6 +56,6 @@ pub(crate) fn own_pid() -> u32 {
     reason = "the one reading of the environment; the builder takes values instead"
 )]
 fn variable(name: &str) -> Option<String> {
-    // A path that is no UTF-8 cannot be an agent's: the agent refuses to bind one.
-    std::env::var(name).ok()
+    // A value that is no UTF-8 still counts as set: it must not send the search elsewhere.
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }

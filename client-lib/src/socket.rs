@@ -19,17 +19,19 @@ use crate::owner::listener_uid;
 use crate::platform;
 use crate::settings::Settings;
 
-/// Kept connections, newest last. They belong to the process that opened them.
-#[derive(Debug, Default)]
+/// The connections of the blocking client.
+#[derive(Debug)]
 pub(crate) struct Pool {
     idle: Mutex<Idle<UnixStream>>,
 }
 
-/// Connections at rest, and whose they are. Shared by both clients.
+/// Connections at rest, newest last. They belong to the process that opened them.
 #[derive(Debug)]
 pub(crate) struct Idle<C> {
     pid: u32,
     connections: Vec<C>,
+    /// What a forked child does with its parent's connections.
+    disown: fn(C),
 }
 
 /// Why an exchange on a connection did not end in an answer.
@@ -43,6 +45,14 @@ pub(crate) enum Broken {
 }
 
 impl<C> Idle<C> {
+    pub(crate) fn new(disown: fn(C)) -> Self {
+        Self {
+            pid: 0,
+            connections: Vec::new(),
+            disown,
+        }
+    }
+
     /// A connection of this process. Those that another process opened before a fork are let go: both would write into
     /// one stream.
     pub(crate) fn take(&mut self, pid: u32) -> Option<C> {
@@ -65,17 +75,17 @@ impl<C> Idle<C> {
 
     fn own(&mut self, pid: u32) {
         if self.pid != pid {
-            self.connections.clear();
+            self.connections.drain(..).for_each(self.disown);
             self.pid = pid;
         }
     }
 }
 
-impl<C> Default for Idle<C> {
+impl Default for Pool {
     fn default() -> Self {
         Self {
-            pid: 0,
-            connections: Vec::new(),
+            // Closes the child's copy; the parent's connection lives on.
+            idle: Mutex::new(Idle::new(drop)),
         }
     }
 }
@@ -253,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_forked_child_takes_none_of_its_parents_connections() {
-        let mut idle = Idle::default();
+        let mut idle = Idle::new(drop);
         idle.put(1, 'a');
         idle.put(1, 'b');
         assert_eq!(
@@ -268,7 +278,7 @@ mod tests {
 
     #[test]
     fn idle_connections_are_few() {
-        let mut idle = Idle::default();
+        let mut idle = Idle::new(drop);
         for number in 0..100 {
             idle.put(1, number);
         }

@@ -364,7 +364,7 @@ fn every_place_is_looked_at_and_named() {
     assert!(text.contains(missing.to_str().unwrap()), "{text}");
     assert!(text.contains("jobcred run -- COMMAND"), "{text}");
 
-    // A dead socket and a plain file are passed over.
+    // A dead socket is passed over.
     let runtime = tempfile::tempdir().unwrap();
     std::fs::create_dir(runtime.path().join("jobcred")).unwrap();
     let dead = runtime.path().join("jobcred/agent.sock");
@@ -375,7 +375,7 @@ fn every_place_is_looked_at_and_named() {
         uid: 4_000_000_000,
     };
     let error = Client::builder()
-        .search(search)
+        .search(search.clone())
         .build()
         .status()
         .unwrap_err();
@@ -387,6 +387,10 @@ fn every_place_is_looked_at_and_named() {
     ] {
         assert!(text.contains(part), "{text}");
     }
+
+    let _agent = AgentDouble::start(&dead, |line, _| json(200, line));
+    let client = Client::builder().search(search).build();
+    assert_eq!(client.get("/here").unwrap(), "GET /here");
 }
 
 #[test]
