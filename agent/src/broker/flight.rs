@@ -9,6 +9,7 @@ use jobcred_wire::ErrorCode;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout};
+use tracing::Instrument;
 
 use super::{Broker, CachedToken, Fetch, Key, State};
 use crate::error::TokenError;
@@ -51,6 +52,8 @@ impl Flight {
 #[derive(Debug)]
 pub(super) struct Airborne {
     pub flight: Flight,
+    /// Whether a caller waits for it, or waited.
+    pub is_demanded: bool,
     task: AbortHandle,
 }
 
@@ -83,7 +86,7 @@ impl Broker {
             .with_retry_after(Duration::from_secs(1)));
         }
         let (sender, landing) = watch::channel(None);
-        let not_before = entry.takes_off(now, is_demanded, claims.is_some());
+        let not_before = entry.takes_off(now, claims.is_some());
         let task = {
             let (me, fetch) = (Weak::clone(&self.me), Arc::clone(&self.fetch));
             let (key, claims) = (key.clone(), claims.map(str::to_owned));
@@ -101,11 +104,18 @@ impl Broker {
                 }
             }
         };
+        // A caller's fetch is logged under its request, the background's under a span of its own.
+        let span = if is_demanded {
+            tracing::info_span!("acquire", %key)
+        } else {
+            tracing::info_span!(parent: None, "refresh", %key)
+        };
         let flight = Flight { landing };
         // The task needs the lock to land, so it cannot land before its entry knows of it.
         entry.airborne(Airborne {
             flight: flight.clone(),
-            task: tokio::spawn(task).abort_handle(),
+            is_demanded,
+            task: tokio::spawn(task.instrument(span.or_current())).abort_handle(),
         });
         state.in_flight += 1;
         state.counters.fetches += 1;

@@ -11,8 +11,8 @@
 //! What the rules come to for a caller:
 //! - A valid token is served at once, also while it is being renewed or cannot be.
 //! - `min_validity` that the token held does not meet is one try for a newer one. When the platform has none, or fails,
-//!   the token held is served: its holder is better off with the life that is left than with an error. Such tries keep the
-//!   pause of [`refresh::first_pause`] between them.
+//!   or needs more than five seconds, the token held is served: its holder is better off with the life that is left than
+//!   with an error or a wait. Such tries keep the pause of [`refresh::first_pause`] between them.
 //! - Without a valid token the caller waits for the one fetch of the key. A failure is answered again, without a fetch,
 //!   until a pause is over: about a second for what may heal by itself, up to 30 s for a refusal that a role or an
 //!   assignment can heal, up to 10 min for a request that is itself wrong. Never longer.
@@ -40,7 +40,7 @@ use async_trait::async_trait;
 use jobcred_wire::{ErrorCode, TokenStatus, UpstreamError};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 pub use self::cached::CachedToken;
 pub use self::counters::Counters;
@@ -56,6 +56,9 @@ use crate::token::AccessToken;
 /// How often one call of [`Broker::get`] looks again after a fetch that was not what it waited for: a claims challenge
 /// that joined an ordinary fetch, a token that ended before its waiter ran.
 const MOST_ROUNDS: u32 = 3;
+
+/// How long a caller that could do with the token held waits for a newer one.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Gets what a key stands for from upstream. The broker calls it in a task of its own, one call per key at a time.
 #[async_trait]
@@ -178,7 +181,17 @@ impl Broker {
                 Ok(token) => return Ok(token),
                 Err(flight) => flight,
             };
-            let landing = flight.landing().await;
+            let landing = if want.claims.is_none() && self.held(key).is_some() {
+                match timeout(PATIENCE, flight.landing()).await {
+                    Ok(landing) => landing,
+                    Err(_) => match self.held(key) {
+                        Some(token) => return Ok(token),
+                        None => flight.landing().await,
+                    },
+                }
+            } else {
+                flight.landing().await
+            };
             if let Some(result) = self.judge(key, want, landing) {
                 return result;
             }
@@ -333,15 +346,19 @@ impl Broker {
         }
         match landing.result {
             Ok(token) => token.is_valid(now).then_some(Ok(token)),
-            Err(error) => {
-                let held = self
-                    .lock()
-                    .store
-                    .get(key)
-                    .and_then(|entry| entry.valid(now).cloned());
-                Some(held.ok_or(error))
-            }
+            Err(error) => match self.held(key) {
+                Some(token) => Some(Ok(token)),
+                // Somebody else's challenge was refused, not this request.
+                None if landing.had_claims => None,
+                None => Some(Err(error)),
+            },
         }
+    }
+
+    /// The token held, whatever life it has left; no hit.
+    fn held(&self, key: &Key) -> Option<Arc<CachedToken>> {
+        let now = self.now().wall;
+        self.lock().store.get(key)?.valid(now).cloned()
     }
 
     fn now(&self) -> Moment {

@@ -6,8 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::entry::Plan;
-use super::{Broker, flight};
+use super::Broker;
 
 /// The longest sleep while anything is held. Expiry is wall time, which a suspended machine or a corrected clock moves
 /// without the runtime noticing, so the plan is made anew at least this often.
@@ -36,19 +35,13 @@ impl Broker {
     fn pass(&self) -> Option<Duration> {
         let now = self.now();
         let mut state = self.lock();
-        let plans = state.store.plans(now);
-        let mut sleep = (!plans.is_empty()).then_some(LONGEST_SLEEP);
-        for (key, plan) in plans {
-            let wait = match plan {
-                Plan::LetGo => continue,
-                Plan::Wait(wait) => wait,
-                // When too much is in flight, the next landing wakes the scheduler.
-                Plan::Refresh => match self.start(&mut state, &key, None, false) {
-                    Ok(flight::Flight { .. }) | Err(_) => LONGEST_SLEEP,
-                },
-            };
-            sleep = sleep.map(|sleep| sleep.min(wait));
+        let (due, wait) = state.store.plan(now);
+        let is_empty = due.is_empty() && wait.is_none();
+        for key in due {
+            // When too much is in flight, the next landing wakes the scheduler.
+            let _ = self.start(&mut state, &key, None, false);
         }
-        sleep.map(|sleep| sleep.max(SHORTEST_SLEEP))
+        let sleep = wait.unwrap_or(LONGEST_SLEEP);
+        (!is_empty).then(|| sleep.clamp(SHORTEST_SLEEP, LONGEST_SLEEP))
     }
 }

@@ -1,0 +1,113 @@
+//! What the background does about an entry.
+
+use std::time::Duration;
+
+use super::{Entry, Held, Moment};
+use crate::broker::refresh::{Freshness, SHORTEST_PAUSE, freshness};
+
+/// Without a valid token the background waits no longer than this between tries, so that a pause that was planned for a
+/// long life cannot outlast a clock jump or a suspend.
+const LONGEST_WAIT_WITHOUT: Duration = Duration::from_secs(60);
+/// A key that could not be had is kept this long after it was last asked for: renewed in the background when it had a
+/// token before, shown in the status otherwise.
+const KEEP_WITHOUT: Duration = Duration::from_secs(10 * 60);
+
+/// What the background does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broker) enum Plan {
+    /// Nobody needs it any more.
+    LetGo,
+    /// Renew it now.
+    Refresh,
+    /// Look again after this time.
+    Wait(Duration),
+}
+
+impl Entry {
+    /// Plans the background's next step.
+    pub(in crate::broker) fn plan(&self, now: Moment) -> Plan {
+        if self.airborne.is_some() {
+            return Plan::Wait(LONGEST_WAIT_WITHOUT);
+        }
+        let pause = self.not_before.saturating_duration_since(now.runtime);
+        let wait = match &self.held {
+            None if self.is_declared => self.wait_without(now, pause),
+            None => return self.plan_unknown(now),
+            Some(held) => {
+                let left = held.token.life_left(now.wall);
+                match held.freshness(now) {
+                    // A look at its end, to let go of it.
+                    Freshness::Fresh | Freshness::RefreshSoon if !self.is_wanted() => {
+                        return Plan::Wait(left);
+                    }
+                    Freshness::Fresh => held.due_in(now).max(pause).min(left),
+                    Freshness::RefreshSoon => pause.min(left),
+                    Freshness::Expired if self.is_worth_retrying(now) => {
+                        self.wait_without(now, pause)
+                    }
+                    Freshness::Expired => return Plan::LetGo,
+                }
+            }
+        };
+        if wait.is_zero() {
+            Plan::Refresh
+        } else {
+            Plan::Wait(wait)
+        }
+    }
+
+    /// Whether the background should start a fetch now.
+    pub(in crate::broker) fn is_due(&self, now: Moment) -> bool {
+        self.plan(now) == Plan::Refresh
+    }
+
+    /// Whether the background renews it while it is valid.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_declared || self.is_asked
+    }
+
+    /// The background's pause without a valid token. A refusal holds for it as it holds for callers.
+    fn wait_without(&self, now: Moment, pause: Duration) -> Duration {
+        let most = self.last_end.map_or(Duration::ZERO, |end| {
+            (end + LONGEST_WAIT_WITHOUT).saturating_duration_since(now.runtime)
+        });
+        let refused = self.refusal.as_ref().map_or(Duration::ZERO, |refusal| {
+            refusal.until.saturating_duration_since(now.runtime)
+        });
+        pause.min(most).max(refused)
+    }
+
+    /// An undeclared key without a token: only callers fetch it.
+    fn plan_unknown(&self, now: Moment) -> Plan {
+        let kept = (self.last_asked + KEEP_WITHOUT).saturating_duration_since(now.runtime);
+        if kept.is_zero() && self.refusing(now).is_none() {
+            Plan::LetGo
+        } else {
+            Plan::Wait(kept.max(SHORTEST_PAUSE))
+        }
+    }
+
+    /// Whether the background tries to get an expired token back: for declared keys always; for one that ended in use
+    /// once (the machine slept), and as long as somebody keeps asking.
+    fn is_worth_retrying(&self, now: Moment) -> bool {
+        let is_recent = now.runtime < self.last_asked + KEEP_WITHOUT;
+        self.is_declared || (self.is_asked && (self.tries == 0 || is_recent))
+    }
+}
+
+impl Held {
+    fn due_in(&self, now: Moment) -> Duration {
+        self.refresh_on
+            .since(now.wall)
+            .min(self.refresh_at.saturating_duration_since(now.runtime))
+    }
+
+    fn freshness(&self, now: Moment) -> Freshness {
+        let refresh_on = if now.runtime >= self.refresh_at {
+            self.refresh_on.min(now.wall)
+        } else {
+            self.refresh_on
+        };
+        freshness(now.wall, refresh_on, self.token.expires_on())
+    }
+}
