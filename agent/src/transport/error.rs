@@ -79,8 +79,8 @@ impl TransportError {
     #[must_use]
     pub fn to_token_error(&self) -> TokenError {
         let code = match self.kind {
-            FailureKind::Redirect | FailureKind::Tls => ErrorCode::Rejected,
-            FailureKind::Roots | FailureKind::BadUrl => ErrorCode::Unavailable,
+            FailureKind::Redirect => ErrorCode::Rejected,
+            FailureKind::Tls | FailureKind::Roots | FailureKind::BadUrl => ErrorCode::Unavailable,
             FailureKind::Connect
             | FailureKind::Timeout
             | FailureKind::Broken

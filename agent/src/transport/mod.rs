@@ -96,7 +96,7 @@ impl Transport {
     /// Dropping the future closes the connection.
     pub async fn send(&self, request: &Request) -> Result<Response, TransportError> {
         if request.route() == Route::Direct {
-            let _entry = self.gates.enter(&request.endpoint()).await;
+            let _entry = self.gates.enter(request.url()).await;
             return self.exchange(request).await;
         }
         self.exchange(request).await

@@ -17,7 +17,7 @@ pub(super) enum Proxy {
     /// One is set that cannot be used. Requests that need it fail with this; all others work.
     Unusable(String),
     /// One for every host that is not exempt.
-    Http(Matcher),
+    Http(Box<Matcher>),
 }
 
 /// Where to open a tunnel.
@@ -37,12 +37,12 @@ impl Proxy {
         let probe = Uri::from_static("https://host.invalid/");
         let hop = Matcher::builder().https(proxy).build().intercept(&probe);
         match hop.as_ref().map(|hop| hop.uri().scheme_str()) {
-            Some(Some("http")) => Self::Http(
+            Some(Some("http")) => Self::Http(Box::new(
                 Matcher::builder()
                     .https(proxy)
                     .no(no_proxy.unwrap_or_default())
                     .build(),
-            ),
+            )),
             Some(Some(scheme)) => Self::Unusable(format!(
                 "the proxy that is set speaks {scheme}, and only http proxies can be used"
             )),

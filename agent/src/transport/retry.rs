@@ -102,6 +102,21 @@ impl RetryPolicy {
         gone: None,
     };
 
+    /// The same with waits a thousand times shorter, for tests with real sockets.
+    #[cfg(test)]
+    pub(crate) fn quick(self) -> Self {
+        let quick = |wait: Duration| wait / 1000;
+        Self {
+            first_wait: quick(self.first_wait),
+            longest_wait: quick(self.longest_wait),
+            gone: self.gone.map(|gone| Gone {
+                wait: quick(gone.wait),
+                ..gone
+            }),
+            ..self
+        }
+    }
+
     /// How long all attempts together may take.
     #[must_use]
     pub fn budget(&self, saw_gone: bool) -> Duration {

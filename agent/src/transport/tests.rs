@@ -1,1 +1,384 @@
 //! The transport against real sockets.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use jobcred_wire::Secret;
+use url::Url;
+
+use super::testing::{ProxyServer, Reply, Server, TestAuthority, answer, config, transport};
+use super::{
+    FailureKind, InvalidSecret, Limits, Request, RetryPolicy, Route, Transport, TransportConfig,
+    TransportError,
+};
+use crate::platform::{Clock, Environment, Files};
+
+const TIGHT: Limits = Limits {
+    connect: Duration::from_millis(500),
+    total: Duration::from_millis(500),
+    max_body: 1024,
+};
+
+fn get(url: Url) -> Request {
+    Request::get(url, Route::Direct)
+}
+
+/// Asks a server with this script within tight limits.
+async fn failure(reply: Reply) -> TransportError {
+    let server = Server::start([reply]).await;
+    let request = get(server.url("/token?secret=hidden")).with_limits(TIGHT);
+    let error = transport().send(&request).await.unwrap_err();
+    assert!(
+        error.to_string().contains(server.url("/token").as_str()),
+        "{error}"
+    );
+    assert!(
+        !format!("{error} {error:?}").contains("hidden"),
+        "{error:?}"
+    );
+    error
+}
+
+#[tokio::test]
+async fn an_answer_and_what_was_sent_for_it() {
+    let server = Server::start([answer(418, "retry-after: 7\r\n", "body")]).await;
+    let secret = Secret::from("word");
+    let request = get(server.url("/a/b?x=1&y=%20"))
+        .with_secret_header(HeaderName::from_static("secret"), &secret)
+        .unwrap();
+    let response = transport().send(&request).await.unwrap();
+    assert_eq!(response.status(), 418);
+    assert_eq!(&response.body()[..], b"body");
+    assert_eq!(response.retry_after(), Some(Duration::from_secs(7)));
+    let sent = server.seen().remove(0);
+    assert!(
+        sent.starts_with("GET /a/b?x=1&y=%20 HTTP/1.1\r\n"),
+        "{sent}"
+    );
+    assert!(
+        sent.contains(&format!("host: {}\r\n", server.address())),
+        "{sent}"
+    );
+    assert!(sent.contains("secret: word\r\n"), "{sent}");
+    assert!(!format!("{request:?}").contains("word"));
+}
+
+#[tokio::test]
+async fn a_form_is_posted() {
+    let server = Server::start([answer(200, "", "")]).await;
+    let request = Request::post_form(server.url("/f"), Route::Proxied, "a=1&b=2");
+    transport().send(&request).await.unwrap();
+    let sent = server.seen().remove(0);
+    assert!(
+        sent.contains("content-type: application/x-www-form-urlencoded\r\n"),
+        "{sent}"
+    );
+    assert!(sent.ends_with("\r\n\r\na=1&b=2"), "{sent}");
+}
+
+#[tokio::test]
+async fn what_keeps_an_answer_from_coming() {
+    for (reply, kind) in [
+        (Reply::Hang, FailureKind::Timeout),
+        (Reply::Drip("HTTP/1.1 200 OK\r\nx-"), FailureKind::Timeout),
+        (
+            Reply::Drip("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"),
+            FailureKind::Timeout,
+        ),
+        (
+            Reply::Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf".to_vec()),
+            FailureKind::Broken,
+        ),
+        (Reply::Bytes(b"".to_vec()), FailureKind::Broken),
+        (Reply::Bytes(b"SSH-2.0-x\r\n".to_vec()), FailureKind::Broken),
+        (
+            Reply::Bytes(b"HTTP/1.1 200 OK\r\nbro".to_vec()),
+            FailureKind::Broken,
+        ),
+        (
+            Reply::Flood("HTTP/1.1 200 OK\r\n\r\n"),
+            FailureKind::TooLarge,
+        ),
+        (Reply::Flood("HTTP/1.1 200 OK\r\nx: "), FailureKind::Broken),
+        (answer(200, "", &"x".repeat(1025)), FailureKind::TooLarge),
+        (
+            answer(302, "location: http://127.0.0.1:1/?hidden\r\n", ""),
+            FailureKind::Redirect,
+        ),
+        (
+            answer(307, "location: /elsewhere\r\n", ""),
+            FailureKind::Redirect,
+        ),
+        (answer(304, "", ""), FailureKind::Redirect),
+    ] {
+        let error = failure(reply.clone()).await;
+        assert_eq!(error.kind(), kind, "{reply:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_exactly_the_limit_is_read() {
+    let server = Server::start([answer(200, "", &"x".repeat(1024))]).await;
+    let request = get(server.url("/")).with_limits(TIGHT);
+    let response = transport().send(&request).await.unwrap();
+    assert_eq!(response.body().len(), 1024);
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let url = Url::parse(&format!("http://127.0.0.1:{port}/token")).unwrap();
+    let error = transport().send(&get(url)).await.unwrap_err();
+    assert_eq!(error.kind(), FailureKind::Connect);
+    assert!(error.to_string().contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn addresses_that_cannot_be_asked() {
+    for text in ["ftp://127.0.0.1/", "unix:/run/x", "data:,x"] {
+        let request = get(Url::parse(text).unwrap());
+        let error = transport().send(&request).await.unwrap_err();
+        assert_eq!(error.kind(), FailureKind::BadUrl, "{text}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_no_header_is_refused() {
+    let request = get(Url::parse("http://127.0.0.1/").unwrap());
+    let result = request.with_secret_header(
+        HeaderName::from_static("secret"),
+        &Secret::from("two\nlines"),
+    );
+    assert_eq!(result.err(), Some(InvalidSecret));
+}
+
+#[tokio::test]
+async fn retries_are_counted_and_the_last_answer_counts() {
+    let busy = || answer(503, "", "");
+    let quick = RetryPolicy::LOOPBACK.quick();
+    for (script, tries, status) in [
+        (vec![answer(200, "", "")], 1, 200),
+        (vec![busy(), busy(), answer(200, "", "")], 3, 200),
+        (vec![busy(), answer(400, "", "")], 2, 400),
+        (vec![busy()], 5, 503),
+        (vec![answer(404, "", "")], 1, 404),
+        // Longer than the budget: there is no point in waiting.
+        (vec![answer(429, "retry-after: 600\r\n", "")], 1, 429),
+    ] {
+        let server = Server::start(script).await;
+        let response = transport()
+            .send_with_retries(&get(server.url("/")), &quick)
+            .await
+            .unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(server.seen().len(), tries);
+    }
+}
+
+#[tokio::test]
+async fn broken_answers_and_the_updates_of_imds_are_tried_again() {
+    let server = Server::start([
+        Reply::Bytes(Vec::new()),
+        answer(410, "", ""),
+        answer(404, "", ""),
+        answer(410, "", ""),
+        answer(410, "", ""),
+        answer(410, "", ""),
+        answer(410, "", ""),
+        answer(200, "", ""),
+    ])
+    .await;
+    let response = transport()
+        .send_with_retries(&get(server.url("/")), &RetryPolicy::IMDS.quick())
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(server.seen().len(), 8);
+}
+
+#[tokio::test]
+async fn tls_trusts_the_configured_root_only() {
+    let authority = TestAuthority::new();
+    let server = Server::start_tls([answer(200, "", "ok")], &authority).await;
+    let request = Request::get(server.url("/token"), Route::Proxied);
+    let trusting = Transport::new(TransportConfig {
+        ca_file: Some(authority.ca_file.clone()),
+        ..config()
+    });
+    let response = trusting.unwrap().send(&request).await.unwrap();
+    assert_eq!(&response.body()[..], b"ok");
+
+    let other = TestAuthority::new();
+    let doubting = Transport::new(TransportConfig {
+        ca_file: Some(other.ca_file.clone()),
+        ..config()
+    });
+    let error = doubting.unwrap().send(&request).await.unwrap_err();
+    assert_eq!(error.kind(), FailureKind::Tls);
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert!(error.hint().contains("ca_file"));
+}
+
+#[tokio::test]
+async fn roots_that_cannot_be_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let empty = directory.path().join("empty.pem");
+    std::fs::write(&empty, "no certificate here").unwrap();
+    let missing = Transport::new(TransportConfig {
+        ca_file: Some(directory.path().join("missing.pem")),
+        ..config()
+    });
+    let error = missing.unwrap_err().to_string();
+    assert!(error.contains("missing.pem"), "{error}");
+
+    let transport = Transport::new(TransportConfig {
+        ca_file: Some(empty),
+        ..config()
+    })
+    .unwrap();
+    // Plain http does not need them.
+    let server = Server::start([answer(200, "", "")]).await;
+    transport.send(&get(server.url("/"))).await.unwrap();
+    let url = Url::parse("https://127.0.0.1:1/").unwrap();
+    let error = transport.send(&get(url)).await.unwrap_err();
+    assert_eq!(error.kind(), FailureKind::Roots, "{error}");
+    assert!(error.to_string().contains("empty.pem"), "{error}");
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_for_https_to_remote_hosts_and_nothing_else() {
+    let authority = TestAuthority::new();
+    let server = Server::start_tls([answer(200, "", "ok")], &authority).await;
+    let local = Server::start([answer(200, "", "ok")]).await;
+    let proxy = ProxyServer::start(Some(server.address())).await;
+    let with = |no_proxy: &str| {
+        Transport::new(TransportConfig {
+            ca_file: Some(authority.ca_file.clone()),
+            https_proxy: Some(proxy.variable()),
+            no_proxy: Some(no_proxy.to_owned()),
+            ..config()
+        })
+        .unwrap()
+    };
+    // Only the proxy can resolve this name.
+    let remote = Url::parse("https://login.example/t").unwrap();
+
+    let transport = with("");
+    for url in [local.url("/"), server.url("/")] {
+        for route in [Route::Direct, Route::Proxied] {
+            transport
+                .send(&Request::get(url.clone(), route))
+                .await
+                .unwrap();
+        }
+    }
+    assert_eq!(proxy.seen(), Vec::<String>::new());
+
+    let request = Request::get(remote.clone(), Route::Proxied);
+    transport.send(&request).await.unwrap();
+    let connect = proxy.seen().remove(0);
+    assert!(
+        connect.starts_with("CONNECT login.example:443 HTTP/1.1\r\n"),
+        "{connect}"
+    );
+    assert!(
+        connect.contains("Proxy-Authorization: Basic dXNlcjp3b3Jk\r\n"),
+        "{connect}"
+    );
+    let sent = server.seen().pop().unwrap();
+    assert!(sent.contains("host: login.example\r\n"), "{sent}");
+
+    // Without the proxy the name cannot be resolved.
+    for (transport, route) in [
+        (with("login.example"), Route::Proxied),
+        (with(""), Route::Direct),
+    ] {
+        let error = transport
+            .send(&Request::get(remote.clone(), route))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), FailureKind::Connect, "{error}");
+    }
+    assert_eq!(proxy.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_is_named_without_its_password() {
+    let proxy = ProxyServer::start(None).await;
+    let authority = TestAuthority::new();
+    let transport = Transport::new(TransportConfig {
+        ca_file: Some(authority.ca_file.clone()),
+        https_proxy: Some(proxy.variable()),
+        ..config()
+    })
+    .unwrap();
+    let request = Request::get(
+        Url::parse("https://login.example/t").unwrap(),
+        Route::Proxied,
+    );
+    let error = transport.send(&request).await.unwrap_err();
+    assert_eq!(error.kind(), FailureKind::Proxy, "{error}");
+    assert!(error.to_string().contains("127.0.0.1"), "{error}");
+    assert!(!error.to_string().contains("word"), "{error}");
+}
+
+#[test]
+fn proxy_settings_from_the_environment() {
+    for (environment, proxy, exempt) in [
+        (Environment::default(), None, None),
+        (
+            Environment::from([("HTTPS_PROXY", "a"), ("NO_PROXY", "n")]),
+            Some("a"),
+            Some("n"),
+        ),
+        (
+            Environment::from([
+                ("HTTPS_PROXY", "a"),
+                ("https_proxy", "b"),
+                ("no_proxy", "m"),
+            ]),
+            Some("b"),
+            Some("m"),
+        ),
+        (Environment::from([("ALL_PROXY", "c")]), Some("c"), None),
+        (Environment::from([("HTTP_PROXY", "d")]), None, None),
+        (Environment::from([("HTTPS_PROXY", "")]), None, None),
+    ] {
+        let clock = Clock::system();
+        let config = TransportConfig::from_environment(&environment, None, Files::system(), clock);
+        assert_eq!(config.https_proxy.as_deref(), proxy, "{environment:?}");
+        assert_eq!(config.no_proxy.as_deref(), exempt, "{environment:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_request_closes_its_connection() {
+    let server = Server::start([Reply::Hang]).await;
+    let transport = transport();
+    let request = get(server.url("/"));
+    let sending = transport.send(&request);
+    let waiting = async {
+        while server.seen().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = sending => panic!("it hangs"),
+        () = waiting => {}
+    }
+    // The gate is free again: five more can run at once.
+    let more = (0..5).map(|_| transport.send(&request));
+    let more = futures::future::join_all(more);
+    let all_seen = async {
+        while server.seen().len() < 6 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = more => panic!("they hang"),
+        () = all_seen => {}
+    }
+}

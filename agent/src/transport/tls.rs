@@ -56,27 +56,22 @@ impl Tls {
 }
 
 fn load(ca_file: Option<PathBuf>, files: &Files) -> Result<Arc<ClientConfig>, TransportError> {
-    let (place, found, problem) = match ca_file {
-        Some(path) => {
-            let place = path.display().to_string();
-            let text = files.read_text(&path, MAX_CA_FILE).map_err(|error| {
-                TransportError::roots(format!("the roots in {place} cannot be read: {error}"))
+    let (place, found, problem) = if let Some(path) = ca_file {
+        let place = path.display().to_string();
+        let text = files.read_text(&path, MAX_CA_FILE).map_err(|error| {
+            TransportError::roots(format!("the roots in {place} cannot be read: {error}"))
+        })?;
+        let found = CertificateDer::pem_slice_iter(text.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| {
+                TransportError::roots(format!("{place} is no PEM file of certificates: {error}"))
             })?;
-            let found = CertificateDer::pem_slice_iter(text.as_bytes())
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| {
-                    TransportError::roots(format!(
-                        "{place} is no PEM file of certificates: {error}"
-                    ))
-                })?;
-            (place, found, None)
-        }
-        None => {
-            // Honours SSL_CERT_FILE and SSL_CERT_DIR. Errors for single files are no reason to give up the others.
-            let loaded = rustls_native_certs::load_native_certs();
-            let problem = loaded.errors.first().map(ToString::to_string);
-            ("the system's store".to_owned(), loaded.certs, problem)
-        }
+        (place, found, None)
+    } else {
+        // Honours SSL_CERT_FILE and SSL_CERT_DIR. Errors for single files are no reason to give up the others.
+        let loaded = rustls_native_certs::load_native_certs();
+        let problem = loaded.errors.first().map(ToString::to_string);
+        ("the system's store".to_owned(), loaded.certs, problem)
     };
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found);
