@@ -25,16 +25,17 @@ pub(super) struct View<'a> {
 impl<'a> View<'a> {
     pub(super) fn new(facts: &'a Facts, config: &'a Config) -> Self {
         let client_id = Id::read(facts.environment.get("DEFAULT_IDENTITY_CLIENT_ID"));
+        let named = endpoint::named(facts);
         // Where the platform writes the placeholder, the instance has no identity of its own: what answers is the
-        // user's sign-on.
-        let instance_user =
-            facts.on_compute_instance() && (facts.sso_file || client_id == Id::Placeholder);
+        // user's sign-on. Only the platform's endpoint does that; IMDS never answers for a user.
+        let signs_user_on = facts.sso_file || client_id == Id::Placeholder;
+        let instance_user = facts.on_compute_instance() && signs_user_on && named != Named::Nothing;
         Self {
             facts,
             config,
             kubernetes: facts.in_kubernetes() && facts.batch_marker().is_none(),
             client_id,
-            named: endpoint::named(facts),
+            named,
             imds: endpoint::imds(facts),
             instance_user,
         }
@@ -301,13 +302,18 @@ fn compute_instance_user(view: &View<'_>, configured: bool) -> Finding {
             reason::NOT_A_COMPUTE_INSTANCE,
             "Nothing marks this machine as a compute instance.",
         )
-    } else if !view.instance_user {
+    } else if view.instance_user {
+        without_client_id(view, Strategy::ComputeInstanceUser, configured)
+    } else if view.named == Named::Nothing {
+        Verdict::elsewhere(
+            reason::NO_ENDPOINT,
+            "A compute instance, but no endpoint is named that would answer for its user.",
+        )
+    } else {
         Verdict::elsewhere(
             reason::NO_SINGLE_SIGN_ON,
             "A compute instance, but nothing says that it signs its user on.",
         )
-    } else {
-        without_client_id(view, Strategy::ComputeInstanceUser, configured)
     };
     Finding { verdict, evidence }
 }

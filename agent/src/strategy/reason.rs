@@ -38,7 +38,7 @@ codes! {
         NOT_KUBERNETES = "not_kubernetes": "There are no Kubernetes markers.";
         BATCH_NODE = "batch_node": "There are Kubernetes markers, but batch-node markers decide against it.";
         KUBERNETES_DECIDES = "kubernetes_decides": "In a pod only the Kubernetes rules may lead to a managed identity.";
-        NO_ENDPOINT = "no_endpoint": "No endpoint is named in the environment and IMDS was not probed.";
+        NO_ENDPOINT = "no_endpoint": "No endpoint is named in the environment, and IMDS was not probed or would not do.";
         IMDS_NO_ANSWER = "imds_no_answer": "No endpoint is named in the environment and IMDS does not answer.";
         NOT_A_COMPUTE_INSTANCE = "not_a_compute_instance": "There are no compute-instance markers.";
         NO_SINGLE_SIGN_ON = "no_single_sign_on": "A compute instance, but nothing says that single sign-on is on.";
