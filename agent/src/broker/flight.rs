@@ -1,5 +1,7 @@
 //! One fetch per key, in a task of its own, for all who wait.
 
+use std::error::Error as _;
+use std::iter::successors;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -61,6 +63,12 @@ impl Airborne {
     pub(super) fn abort(&self) {
         self.task.abort();
     }
+
+    /// Whether its task ended without landing, which takes a panic outside the fetch. Not seen yet, but a key must not
+    /// wait for it for ever.
+    pub(super) fn is_lost(&self) -> bool {
+        self.task.is_finished()
+    }
 }
 
 impl Broker {
@@ -72,19 +80,25 @@ impl Broker {
         claims: Option<&str>,
         is_demanded: bool,
     ) -> Result<Flight, TokenError> {
-        let limit = self.options.max_in_flight;
-        let in_flight = state.in_flight;
         let now = self.now();
         let entry = state.store.entry(key, now);
-        let limit = if entry.is_known() { limit } else { limit / 2 };
-        if in_flight >= limit.max(1) {
+        let free = self.permits.available_permits();
+        let kept_for_known = if entry.is_known() {
+            0
+        } else {
+            self.options.max_in_flight / 2
+        };
+        let permit = (free > kept_for_known)
+            .then(|| Arc::clone(&self.permits).try_acquire_owned().ok())
+            .flatten();
+        let Some(permit) = permit else {
             state.counters.shed += 1;
             return Err(TokenError::new(
                 ErrorCode::Transient,
-                format!("{in_flight} token requests are under way already"),
+                "too many token requests are under way already",
             )
             .with_retry_after(Duration::from_secs(1)));
-        }
+        };
         let (sender, landing) = watch::channel(None);
         let not_before = entry.takes_off(now, claims.is_some());
         let task = {
@@ -100,6 +114,8 @@ impl Broker {
                     let landing = broker.land(&key, result, claims.is_some());
                     // Nobody may be waiting; the entry has it all the same.
                     let _ = sender.send(Some(landing));
+                    // Before the scheduler looks for room.
+                    drop(permit);
                     broker.wake.notify_one();
                 }
             }
@@ -117,7 +133,6 @@ impl Broker {
             is_demanded,
             task: tokio::spawn(task.instrument(span.or_current())).abort_handle(),
         });
-        state.in_flight += 1;
         state.counters.fetches += 1;
         Ok(flight)
     }
@@ -139,7 +154,6 @@ impl Broker {
                 had_claims,
             };
         }
-        state.in_flight = state.in_flight.saturating_sub(1);
         let entry = state.store.entry(key, now);
         let landing = entry.land(key, now, result, jitter, had_claims);
         let left = entry.valid(now.wall).map(|token| token.life_left(now.wall));
@@ -192,13 +206,19 @@ fn report(key: &Key, landing: &Landing, left: Option<Duration>) {
             tracing::info!(%key, life_left = left, "the platform gave the same token again");
         }
         Ok(_) => tracing::info!(%key, life_left = left, "got a token"),
-        Err(error) => tracing::warn!(
-            %key,
-            life_left = left,
-            code = %error.kind(),
-            issuer_code = error.issuer_code(),
-            error = %error,
-            "got no token"
-        ),
+        Err(error) => {
+            let causes: Vec<_> = successors(error.source(), |&cause| cause.source())
+                .map(ToString::to_string)
+                .collect();
+            tracing::warn!(
+                %key,
+                life_left = left,
+                code = %error.kind(),
+                issuer_code = error.issuer_code(),
+                error = %error,
+                cause = causes.join(": "),
+                "got no token"
+            );
+        }
     }
 }

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jobcred_wire::{ErrorCode, TokenStatus, UpstreamError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
@@ -110,6 +110,8 @@ pub struct Broker {
     clock: Clock,
     options: BrokerOptions,
     state: Mutex<State>,
+    /// One for each fetch that may be under way; a task gives its own back however it ends.
+    permits: Arc<Semaphore>,
     /// Wakes the scheduler. Apart from the broker, so that a waiting scheduler does not keep it alive.
     wake: Arc<Notify>,
     scheduler: AbortHandle,
@@ -120,7 +122,6 @@ struct State {
     store: Store,
     counters: Counters,
     last_upstream_error: Option<UpstreamError>,
-    in_flight: usize,
     /// After a shutdown nothing is stored or started any more.
     is_closed: bool,
 }
@@ -141,9 +142,9 @@ impl Broker {
                     store: Store::new(options.capacity.max(options.max_in_flight + 1)),
                     counters: Counters::default(),
                     last_upstream_error: None,
-                    in_flight: 0,
                     is_closed: false,
                 }),
+                permits: Arc::new(Semaphore::new(options.max_in_flight)),
                 options,
                 wake,
                 scheduler: tokio::spawn(task).abort_handle(),
@@ -244,21 +245,17 @@ impl Broker {
     pub fn runway(&self) -> Option<Duration> {
         let now = self.now().wall;
         let state = self.lock();
-        state
-            .store
-            .iter()
-            .filter_map(|(_, entry)| entry.runway(now))
-            .min()
+        let entries = state.store.iter();
+        entries.filter_map(|(_, entry)| entry.runway(now)).min()
     }
 
-    /// Whether every declared token exists and is valid.
+    /// Whether every declared token exists and is valid. Never after a shutdown.
     #[must_use]
     pub fn ready(&self) -> bool {
         let now = self.now().wall;
-        self.lock()
-            .store
-            .iter()
-            .all(|(_, entry)| !entry.is_declared() || entry.valid(now).is_some())
+        let state = self.lock();
+        let mut declared = state.store.iter().filter(|(_, entry)| entry.is_declared());
+        !state.is_closed && declared.all(|(_, entry)| entry.valid(now).is_some())
     }
 
     /// The last thing that went wrong upstream, also after it has healed.
@@ -278,7 +275,6 @@ impl Broker {
         let store = {
             let mut state = self.lock();
             state.is_closed = true;
-            state.in_flight = 0;
             state.store.take()
         };
         self.scheduler.abort();

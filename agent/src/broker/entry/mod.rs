@@ -21,6 +21,7 @@ pub(super) use self::plan::Plan;
 
 /// One claims challenge per key goes upstream in this time.
 const CLAIMS_PAUSE: Duration = Duration::from_secs(30);
+
 /// Both clocks, read once per decision.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
@@ -159,7 +160,7 @@ impl Entry {
         if let Some(token) = self.hit(now, want.min_validity) {
             return Demand::Serve(token);
         }
-        if let Some(airborne) = &self.airborne {
+        if let Some(airborne) = self.under_way() {
             return Demand::Join(airborne.flight.clone());
         }
         let left = self.valid(now.wall).map(|token| token.life_left(now.wall));
@@ -178,7 +179,7 @@ impl Entry {
     }
 
     fn demand_claims(&mut self, now: Moment) -> Demand {
-        if let Some(airborne) = &self.airborne {
+        if let Some(airborne) = self.under_way() {
             return Demand::Join(airborne.flight.clone());
         }
         match &self.claims {
@@ -197,7 +198,7 @@ impl Entry {
 
     /// How useful the entry is; `None` when it must not give way.
     pub(super) fn usefulness(&self, now: Moment) -> Option<Usefulness> {
-        (!self.is_declared && self.airborne.is_none()).then(|| Usefulness {
+        (!self.is_declared && self.under_way().is_none()).then(|| Usefulness {
             is_valid: self.valid(now.wall).is_some(),
             is_used: self.hits > 0,
             last_asked: self.last_asked,
@@ -212,6 +213,10 @@ impl Entry {
         self.last_start = Some(not_before.unwrap_or(now.runtime));
         self.fetches += 1;
         not_before
+    }
+
+    fn under_way(&self) -> Option<&Airborne> {
+        self.airborne.as_ref().filter(|fetch| !fetch.is_lost())
     }
 
     /// Keeps hold of the fetch under way.

@@ -26,7 +26,7 @@ pub(in crate::broker) enum Plan {
 impl Entry {
     /// Plans the background's next step.
     pub(in crate::broker) fn plan(&self, now: Moment) -> Plan {
-        if self.airborne.is_some() {
+        if self.under_way().is_some() {
             return Plan::Wait(LONGEST_WAIT_WITHOUT);
         }
         let pause = self.not_before.saturating_duration_since(now.runtime);

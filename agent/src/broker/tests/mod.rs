@@ -1,5 +1,6 @@
 //! What the rules come to: a broker on a paused clock, with an issuer that behaves.
 
+mod any_order;
 mod claims;
 mod clock;
 mod failure;

@@ -145,6 +145,7 @@ async fn a_shutdown_ends_waiters_and_tasks_and_drops_secrets() {
     assert!(lab.get(&storage()).await.unwrap_err().is_transient());
     lab.broker.declare([storage()]);
     assert!(lab.peek(&storage()).is_none());
+    assert!(!lab.broker.ready());
     assert!(held.upgrade().is_none(), "a token outlived the shutdown");
     yield_now().await;
     assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
