@@ -1,6 +1,7 @@
 //! Text and environment in, one typed [`Config`] out, all mistakes in one report.
 
 mod error;
+mod fingerprint;
 mod keys;
 mod load;
 mod nearest;
@@ -18,6 +19,7 @@ use crate::resource::Cloud;
 use crate::strategy::Strategy;
 
 pub use self::error::{ConfigErrors, Mistake};
+pub use self::fingerprint::fingerprint;
 pub use self::keys::{FILE_VARIABLE, KEYS, Key, REGISTRY_KEYS, RegistryKey};
 pub use self::load::{ConfigFile, MAX_FILE_BYTES, Override};
 

@@ -1,6 +1,9 @@
 //! Registry credentials: an Entra token is exchanged for the registry's own long token.
 
+mod answer;
 mod exchange;
+#[cfg(test)]
+mod tests;
 
 use async_trait::async_trait;
 
