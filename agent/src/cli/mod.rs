@@ -1,1 +1,49 @@
 //! The command line, one file per subcommand; the only place that uses the client crate.
+
+mod agent;
+mod announce;
+mod arguments;
+mod env;
+mod exit;
+mod health;
+mod log;
+mod output;
+mod place;
+mod run;
+mod seek;
+mod setup;
+mod status;
+mod token;
+mod wait;
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+
+use self::arguments::{Action, Arguments};
+use crate::supervisor::{Ending, Entry};
+
+/// Does what the arguments say. How the process shall end.
+#[must_use]
+pub fn main(arguments: impl IntoIterator<Item = OsString>, entry: Entry) -> Ending {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too. A closed stdout is no reason to fail.
+            let _ = error.print();
+            return Ending::Exited(error.exit_code());
+        }
+    };
+    let global = arguments.global;
+    let code = match arguments.action {
+        Action::Run(options) => return run::run(global, options, entry),
+        Action::Agent(options) => agent::agent(&global, &options),
+        Action::Token(options) => token::token(&global, options),
+        Action::Status(options) => status::status(&global, &options),
+        Action::Env => env::env(&global),
+        Action::Wait(options) => wait::wait(&global, &options),
+        Action::Health(options) => health::health(&global, &options),
+        Action::Explain(_) => exit::INTERNAL,
+    };
+    Ending::Exited(code)
+}

@@ -1,1 +1,49 @@
 //! `jobcred run`: a small process that starts the agent and COMMAND, forwards signals and keeps the exit status.
+//!
+//! ```text
+//! jobcred run          this module: one thread, no runtime; owns the listening socket; may be PID 1 and reap for the whole container
+//!   +- COMMAND         starts first, with the environment, descriptors, limits and signal state that this process was given
+//!   +- jobcred agent   in a session of its own; gets the listener as an inherited descriptor; started again when it dies
+//! ```
+//!
+//! Nothing here may end, hang or delay COMMAND: whatever fails on our side is said on stderr and COMMAND runs all the same.
+
+mod agent;
+mod command;
+mod ending;
+mod entry;
+mod event_loop;
+mod no_proxy;
+mod say;
+mod signals;
+mod timer;
+
+use std::ffi::OsString;
+
+use crate::front::socket::BoundSocket;
+
+pub use self::ending::Ending;
+pub use self::entry::Entry;
+pub use self::event_loop::run;
+pub use self::no_proxy::with_loopback;
+pub use self::say::say;
+
+/// What to run and with what.
+#[derive(Debug)]
+pub struct Plan {
+    /// COMMAND and its arguments; never empty.
+    pub command: Vec<OsString>,
+    /// Variables COMMAND gets on top of the ones we were given.
+    pub variables: Vec<(String, String)>,
+    /// The socket, and how to start the agent that answers on it; `None` when there is no place for a socket.
+    pub agent: Option<AgentPlan>,
+}
+
+/// How to start the agent.
+#[derive(Debug)]
+pub struct AgentPlan {
+    /// The socket it answers on. This process keeps it over all deaths of the agent, so callers only wait.
+    pub socket: BoundSocket,
+    /// Its arguments, after the program's name.
+    pub arguments: Vec<OsString>,
+}

@@ -1,0 +1,149 @@
+//! `jobcred agent`: in the foreground as a sidecar, or as the child of `run`.
+
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use listenfd::ListenFd;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{getppid, setsid};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::arguments::{AgentOptions, GlobalOptions};
+use super::setup::Setup;
+use super::{announce, exit, place};
+use crate::agent::{Agent, choose};
+use crate::front::socket::{BindError, BoundSocket, SocketFile, bind_first};
+use crate::strategy::Strategy;
+use crate::supervisor::say;
+
+pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
+    if let Some(supervisor) = agent.supervised
+        && !detach(supervisor)
+    {
+        return exit::OK;
+    }
+    let setup = match Setup::read(options) {
+        Ok(setup) => setup,
+        Err(report) => {
+            say(&report);
+            return exit::USAGE;
+        }
+    };
+    super::log::init(&setup.config);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("cannot start: {error}"));
+            return exit::INTERNAL;
+        }
+    };
+    runtime.block_on(serve(&setup, agent.supervised.is_some()))
+}
+
+/// Leaves the job's session, so that a signal to its process group does not reach the agent, and ends with the supervisor.
+/// False when that has ended already.
+fn detach(supervisor: i32) -> bool {
+    // The supervisor has every signal blocked, and masks are inherited.
+    let _ = SigSet::all().thread_unblock();
+    // Fails only for a group's leader, which a child never is.
+    let _ = setsid();
+    let _ = set_pdeathsig(Signal::SIGTERM);
+    // It may have died before the line above.
+    getppid().as_raw() == supervisor
+}
+
+async fn serve(setup: &Setup, supervised: bool) -> i32 {
+    // Signals are caught before anything can be asked for, so that none ends the process half-way.
+    let (stop, stopped) = watch::channel(false);
+    let grace = if supervised {
+        // COMMAND has ended: nobody is left to serve.
+        Duration::ZERO
+    } else {
+        setup.config.grace
+    };
+    if let Err(error) = end_on_signals(stop, grace) {
+        say(&format!("cannot watch for signals: {error}"));
+        return exit::INTERNAL;
+    }
+    let (selection, transport) = match choose(&setup.config, &setup.outside).await {
+        Ok(chosen) => chosen,
+        Err(error) => {
+            say(&error.to_string());
+            return exit::INTERNAL;
+        }
+    };
+    if let Err(error) = &selection.outcome
+        && !supervised
+    {
+        announce::refusal(error);
+        return exit::NO_IDENTITY;
+    }
+    let (listener, file) = match listener(setup) {
+        Ok(listener) => listener,
+        Err(error) => {
+            say(&error.to_string());
+            return exit::NO_SOCKET;
+        }
+    };
+    if !supervised {
+        announce::start(Some(&selection), false);
+        if let Some(file) = &file {
+            say(&format!("listening at {}", file.path().display()));
+        }
+    }
+    let agent = Agent::assemble(&setup.config, &setup.outside, selection, &transport);
+    match agent.run(listener, stopped).await {
+        Ok(()) => exit::OK,
+        Err(error) => {
+            say(&format!("cannot listen: {error}"));
+            exit::INTERNAL
+        }
+    }
+}
+
+/// The socket that was passed to us, else one of our own.
+fn listener(setup: &Setup) -> Result<(UnixListener, Option<SocketFile>), BindError> {
+    if let Ok(Some(listener)) = ListenFd::from_env().take_unix_listener(0) {
+        return Ok((listener, None));
+    }
+    let config = &setup.config;
+    let (environment, uid) = (&setup.outside.environment, setup.outside.own_uid);
+    let bound: BoundSocket = if config.strategy == Some(Strategy::Sandbox) {
+        place::bind_for_run(config, environment, uid, true)?.socket
+    } else {
+        let paths = place::candidates(config, environment, uid);
+        bind_first(&paths, config.socket_group)?
+    };
+    let (listener, file) = bound.into_parts();
+    Ok((listener, Some(file)))
+}
+
+/// The first SIGTERM or SIGINT starts the grace, the second one ends it.
+fn end_on_signals(stop: watch::Sender<bool>, grace: Duration) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if !grace.is_zero() {
+            tracing::info!(
+                seconds = grace.as_secs(),
+                "told to end; still answering for a grace"
+            );
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = tokio::time::sleep(grace) => {}
+            }
+        }
+        let _ = stop.send(true);
+    });
+    Ok(())
+}

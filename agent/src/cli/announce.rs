@@ -1,0 +1,64 @@
+//! The three lines at start: who, why, how long an outage could last.
+
+use crate::strategy::{Choice, Selection, StartError, Strategy, Upstream};
+use crate::supervisor::say;
+
+/// Says who, why and how long; only what went wrong when `quiet`.
+pub(super) fn start(selection: Option<&Selection>, quiet: bool) {
+    match selection.map(|selection| (&selection.outcome, &selection.explanation)) {
+        Some((Err(error), _)) => {
+            refusal(error);
+            say("COMMAND runs all the same; token requests are answered with this reason");
+        }
+        _ if quiet => {}
+        Some((Ok(choice), explanation)) => {
+            say(&who(choice));
+            say(&format!("why: {}", explanation.message));
+            say(&format!("outages: {}", outage(choice)));
+        }
+        None => {
+            say("who: not known yet; the agent is asking the metadata service");
+            say("why: nothing in the environment names an identity; `jobcred explain` says more");
+            say("outages: `jobcred status` says how long the tokens held would last");
+        }
+    }
+}
+
+/// Says why there are no tokens and what to do about it.
+pub(super) fn refusal(error: &StartError) {
+    say(&format!("no token can be had: {}", error.message));
+    error.hint.lines().for_each(say);
+}
+
+fn who(choice: &Choice) -> String {
+    let mut text = format!("who: {}", choice.strategy);
+    match &choice.upstream {
+        Upstream::WorkloadIdentity { client_id, .. }
+        | Upstream::ServicePrincipal { client_id, .. } => {
+            text.push_str(&format!(" (client id {client_id})"));
+        }
+        _ => {
+            if let Some(id) = &choice.client_id {
+                text.push_str(&format!(" (client id {id})"));
+            }
+        }
+    }
+    text
+}
+
+/// How long the issuer can be away before anybody notices: a token is renewed at half its life when it lives two hours or more,
+/// else shortly before its end, so what is left then is what an outage can take. Before the first token only the rule is known.
+fn outage(choice: &Choice) -> &'static str {
+    match choice.strategy {
+        Strategy::Sandbox => "none, tokens are made here and worth nothing outside",
+        Strategy::UserIdentity
+        | Strategy::ComputeInstanceUser
+        | Strategy::ServicePrincipal
+        | Strategy::AzureCli => {
+            "the user's or application's tokens live about an hour: some minutes pass unnoticed; `jobcred status` says how long now"
+        }
+        Strategy::ComputeIdentity | Strategy::Kubernetes | Strategy::SystemIdentity => {
+            "a managed identity's tokens live up to 24 h and are renewed half-way: up to 12 h pass unnoticed; `jobcred status` says how long now"
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The arguments, and the help that explains them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::exit;
+
+const EXAMPLES: &str = "\
+The two common uses:
+  jobcred run -- python train.py      every process of the training gets its tokens from one agent
+  jobcred explain                     which identity is used here, and why
+
+A first look on a laptop, without Azure:
+  jobcred run --sandbox -- jobcred token
+";
+
+const VARIABLES: &str = "\
+Environment variables:
+  JOBCRED_SOCKET      the agent's socket; `run` sets it for COMMAND
+  JOBCRED_AGENT_UID   a uid besides one's own and root whose agent a client trusts
+  JOBCRED_*           every configuration key, in upper case: see docs/configuration.md
+  NO_PROXY, no_proxy  `run` appends loopback for COMMAND";
+
+/// Tokens for every process of a training job, from one local agent that knows which identity the job runs as.
+#[derive(Debug, Parser)]
+#[command(
+    name = "jobcred",
+    version,
+    before_help = EXAMPLES,
+    after_help = format!("{}\n\n{VARIABLES}", exit::HELP),
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: GlobalOptions,
+    #[command(subcommand)]
+    pub(super) action: Action,
+}
+
+/// Options that every subcommand takes.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Options for every command")]
+pub(super) struct GlobalOptions {
+    /// Read the configuration from FILE
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// What to log: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(super) log: Option<String>,
+    /// The agent's socket
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    /// Use this strategy instead of the one that would be chosen: see `jobcred explain`
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) strategy: Option<String>,
+    /// Self-signed tokens, marked as worthless: for laptops, CI and demos. Always on a socket of its own
+    #[arg(long, global = true, conflicts_with = "strategy")]
+    pub(super) sandbox: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Action {
+    /// Run COMMAND with an agent beside it
+    ///
+    /// COMMAND gets the same streams, limits, signals and environment as without jobcred, plus JOBCRED_SOCKET. Signals are passed
+    /// on to it, and jobcred ends exactly as it does. When no identity can be had, that is said and COMMAND runs all the same.
+    #[command(after_help = "\
+Examples:
+  jobcred run -- python train.py --epochs 3
+  jobcred run --required -- torchrun --nproc-per-node 8 train.py
+  jobcred run --sandbox -- sh -c 'jobcred token'")]
+    Run(RunOptions),
+    /// Say which identity is used here and why, or why none can be
+    #[command(after_help = "\
+Examples:
+  jobcred explain
+  jobcred explain --probe       also get a token and say whose it is
+  jobcred explain --report      a text for a bug report, without secrets")]
+    Explain(ExplainOptions),
+    /// Get a token from the agent and say whose it is
+    #[command(after_help = "\
+Examples:
+  jobcred token                                  a token for Azure Storage
+  jobcred token https://vault.azure.net          for Key Vault
+  curl -H \"Authorization: Bearer $(jobcred token --raw https://management.azure.com)\" ...")]
+    Token(TokenOptions),
+    /// Say what the agent holds and how it fares
+    #[command(after_help = "Example:\n  jobcred status --json | jq .runway")]
+    Status(JsonOption),
+    /// Run an agent in the foreground, as a sidecar
+    ///
+    /// Answers on its socket until it is told to end, and then for a grace (25 s by default) more. Takes a socket that is passed to
+    /// it by the LISTEN_FDS convention, else makes one.
+    #[command(after_help = "Example:\n  jobcred agent --socket /run/jobcred/agent.sock")]
+    Agent(AgentOptions),
+    /// Print shell lines that make a shell find the agent
+    #[command(after_help = "Example:\n  eval \"$(jobcred env)\"")]
+    Env,
+    /// Wait until the agent has every declared token
+    #[command(after_help = "Example:\n  jobcred wait --timeout 30 && python train.py")]
+    Wait(WaitOptions),
+    /// Exit 0 if an agent answers: for container probes
+    #[command(after_help = "Example:\n  jobcred health --ready")]
+    Health(HealthOptions),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RunOptions {
+    /// Do not start COMMAND when no identity can be had or there is no place for the socket
+    #[arg(long)]
+    pub(super) required: bool,
+    /// Do not say at start who, why, and how long an outage could last
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+    /// COMMAND and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    pub(super) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct AgentOptions {
+    /// The pid of the supervisor that started it.
+    #[arg(long, hide = true, value_name = "PID")]
+    pub(super) supervised: Option<i32>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ExplainOptions {
+    /// Print the explanation as JSON with stable reason codes
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Get a storage token and say whose it is
+    #[arg(long)]
+    pub(super) probe: bool,
+    /// Print a text fit for a bug report, without secrets
+    #[arg(long)]
+    pub(super) report: bool,
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(super) color: ColorChoice,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ColorChoice {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TokenOptions {
+    /// What the token is for, as a resource
+    #[arg(value_name = "RESOURCE", default_value = "https://storage.azure.com")]
+    pub(super) resource: String,
+    /// What the token is for, as a scope; instead of RESOURCE
+    #[arg(long, conflicts_with = "resource")]
+    pub(super) scope: Option<String>,
+    /// Ask as this identity instead of the job's own, by client id
+    #[arg(long, value_name = "ID", group = "identity")]
+    pub(super) client_id: Option<String>,
+    /// The same, by object id
+    #[arg(long, value_name = "ID", group = "identity")]
+    pub(super) object_id: Option<String>,
+    /// The same, by Azure resource id
+    #[arg(long, value_name = "ID", group = "identity")]
+    pub(super) resource_id: Option<String>,
+    /// The tenant that shall issue it
+    #[arg(long, value_name = "ID")]
+    pub(super) tenant_id: Option<String>,
+    /// Seconds the token must still live
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) min_validity: Option<u64>,
+    /// Print the token and nothing else
+    #[arg(long, conflicts_with = "json")]
+    pub(super) raw: bool,
+    /// Print its claims as JSON, without the token
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct JsonOption {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct WaitOptions {
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(super) timeout: u64,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct HealthOptions {
+    /// Also want every declared token to exist
+    #[arg(long)]
+    pub(super) ready: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::{Action, Arguments};
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_command_is_the_commands() {
+        for line in [
+            "jobcred run --sandbox -- python -c x --socket y",
+            "jobcred --sandbox run python -c x --socket y",
+        ] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert!(arguments.global.sandbox, "{line}");
+            assert_eq!(arguments.global.socket, None, "{line}");
+            let Action::Run(run) = arguments.action else {
+                panic!("{line}")
+            };
+            assert_eq!(run.command, ["python", "-c", "x", "--socket", "y"]);
+        }
+    }
+
+    #[test]
+    fn the_help_begins_with_the_common_uses_and_lists_every_command() {
+        let help = Arguments::command().render_long_help().to_string();
+        assert!(help.starts_with("The two common uses:"), "{help}");
+        for name in [
+            "run", "explain", "token", "status", "agent", "env", "wait", "health",
+        ] {
+            assert!(help.contains(&format!("\n  {name} ")), "{name}");
+        }
+    }
+}

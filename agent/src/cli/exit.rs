@@ -1,0 +1,50 @@
+//! Exit codes. They are part of the interface: scripts and schedulers act on them, so none ever changes its meaning.
+
+/// Everything went well. With `run`, COMMAND's own code comes through instead.
+pub const OK: i32 = 0;
+/// The command line or the configuration has a mistake.
+pub const USAGE: i32 = 2;
+/// jobcred itself failed.
+pub const INTERNAL: i32 = 120;
+/// No identity can be had here: `agent`, or `run --required`.
+pub const NO_IDENTITY: i32 = 121;
+/// There is no place for the socket, or an agent already answers there: `agent`, or `run --required`.
+pub const NO_SOCKET: i32 = 122;
+/// No agent answers: `token`, `env`, `status`, `health`.
+pub const NO_AGENT: i32 = 123;
+/// The time given to `wait` is over. The code that timeout(1) uses.
+pub const TIMED_OUT: i32 = 124;
+/// The agent answered with an error; it is on stderr.
+pub const REFUSED: i32 = 125;
+
+/// The same for `--help`. A test keeps it in step with the constants.
+pub const HELP: &str = "\
+Exit codes:
+  0        success; `run` ends exactly as COMMAND did, by the same signal if a signal killed it
+  2        a mistake in the command line or in the configuration; COMMAND was not started
+  120      jobcred itself failed
+  121      no identity can be had here (`agent`, `run --required`)
+  122      no place for the socket, or an agent already answers there (`agent`, `run --required`)
+  123      no agent answers (`token`, `env`, `status`, `health`)
+  124      not ready in time (`wait`)
+  125      the agent answered with an error
+  126,127  COMMAND cannot be run, or is not found (as in shells)";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_code_is_in_the_help() {
+        for code in [
+            super::OK,
+            super::USAGE,
+            super::INTERNAL,
+            super::NO_IDENTITY,
+            super::NO_SOCKET,
+            super::NO_AGENT,
+            super::TIMED_OUT,
+            super::REFUSED,
+        ] {
+            assert!(super::HELP.contains(&format!("\n  {code:<9}")), "{code}");
+        }
+    }
+}

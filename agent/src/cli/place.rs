@@ -1,0 +1,91 @@
+//! Where the socket goes.
+
+use std::path::{Path, PathBuf};
+
+use jobcred_wire::{SOCKET_FILE, SocketSearch};
+
+use crate::config::Config;
+use crate::front::socket::{BindError, BoundSocket, bind_first};
+use crate::platform::Environment;
+
+/// A bound socket, and why it is not where it would be looked for, if it is not.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) socket: BoundSocket,
+    pub(super) aside: Option<String>,
+}
+
+/// The configured place alone, else the standard ones, first to last.
+pub(super) fn candidates(config: &Config, environment: &Environment, uid: u32) -> Vec<PathBuf> {
+    match &config.socket {
+        Some(path) => vec![path.clone()],
+        None => standard(environment, uid),
+    }
+}
+
+fn standard(environment: &Environment, uid: u32) -> Vec<PathBuf> {
+    SocketSearch {
+        explicit: None,
+        runtime_dir: environment.get("XDG_RUNTIME_DIR").map(str::to_owned),
+        uid,
+    }
+    .paths()
+}
+
+/// Binds for `run`: the first place that can be used, or a private one when an agent is there already, or always with `private`.
+pub(super) fn bind_for_run(
+    config: &Config,
+    environment: &Environment,
+    uid: u32,
+    private: bool,
+) -> Result<Place, BindError> {
+    let paths = candidates(config, environment, uid);
+    let mut aside = None;
+    if private {
+        aside = Some("a sandbox is never found by accident".to_owned());
+    } else {
+        match bind_first(&paths, config.socket_group) {
+            Ok(socket) => {
+                return Ok(Place {
+                    socket,
+                    aside: None,
+                });
+            }
+            Err(BindError::InUse(path)) => {
+                aside = Some(format!("an agent already answers at {}", path.display()));
+            }
+            // Another directory may do: COMMAND is told the path.
+            Err(BindError::Unusable { .. }) if config.socket.is_none() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let own: Vec<PathBuf> = private_paths(&paths, environment, uid);
+    bind_first(&own, config.socket_group).map(|socket| Place { socket, aside })
+}
+
+/// Names of this run's own, beside the usual ones and, last, in `TMPDIR`.
+fn private_paths(paths: &[PathBuf], environment: &Environment, uid: u32) -> Vec<PathBuf> {
+    let mut noise = [0; 4];
+    // Without randomness the pid alone has to do; a name that is taken is noticed when binding.
+    let _ = getrandom::fill(&mut noise);
+    let name = format!(
+        "run-{}-{:08x}.sock",
+        std::process::id(),
+        u32::from_ne_bytes(noise)
+    );
+    let temporary = environment
+        .get("TMPDIR")
+        .filter(|dir| dir.starts_with('/'))
+        .map(|dir| {
+            Path::new(dir)
+                .join(format!("jobcred-{uid}"))
+                .join(SOCKET_FILE)
+        });
+    paths
+        .iter()
+        .cloned()
+        .chain(standard(environment, uid))
+        .chain(temporary)
+        .map(|path| path.with_file_name(&name))
+        .collect()
+}

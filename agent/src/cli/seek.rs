@@ -1,0 +1,73 @@
+//! Finding the agent, and telling why there is none.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jobcred_client::{Builder, Client, Error, ErrorKind};
+use jobcred_wire::{SOCKET_VARIABLE, SocketSearch};
+
+use super::arguments::GlobalOptions;
+use super::{exit, output};
+use crate::platform::Environment;
+use crate::supervisor::say;
+
+/// Everything a subcommand may take, in all: the agent's own patience with Azure ends before.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A client of the agent that `--socket` names, else of the one that every other client would find.
+pub(super) fn client(options: &GlobalOptions) -> Client {
+    builder(options).timeout(TIMEOUT).build()
+}
+
+/// The same, with a patience of its own.
+pub(super) fn impatient_client(options: &GlobalOptions, timeout: Duration) -> Client {
+    builder(options)
+        .timeout(timeout)
+        .connect_timeout(timeout)
+        .build()
+}
+
+fn builder(options: &GlobalOptions) -> Builder {
+    let builder = Client::builder();
+    match &options.socket {
+        Some(path) => builder.socket(path),
+        None => builder,
+    }
+}
+
+/// The places a client would look at.
+pub(super) fn places(options: &GlobalOptions, environment: &Environment) -> Vec<PathBuf> {
+    if let Some(path) = &options.socket {
+        return vec![path.clone()];
+    }
+    SocketSearch {
+        explicit: environment.get(SOCKET_VARIABLE).map(str::to_owned),
+        runtime_dir: environment.get("XDG_RUNTIME_DIR").map(str::to_owned),
+        uid: nix::unistd::geteuid().as_raw(),
+    }
+    .paths()
+}
+
+/// Says what went wrong, and gives the code for it.
+pub(super) fn report(error: &Error) -> i32 {
+    say(&output::plain(error.message()));
+    if let Some(hint) = error.hint() {
+        say(&output::plain(hint));
+    }
+    if let Some(id) = error.request_id() {
+        say(&format!(
+            "the agent's log has more under request {}",
+            output::plain(id)
+        ));
+    }
+    code(error.kind())
+}
+
+/// The exit code for an error.
+pub(super) fn code(kind: ErrorKind) -> i32 {
+    match kind {
+        ErrorKind::Invalid => exit::USAGE,
+        ErrorKind::Agent(_) => exit::REFUSED,
+        _ => exit::NO_AGENT,
+    }
+}

@@ -1,0 +1,158 @@
+//! `jobcred status`: what the agent holds and how it fares.
+
+use std::fmt::Write as _;
+
+use jobcred_wire::{Status, TokenStatus, UpstreamError};
+
+use super::arguments::{GlobalOptions, JsonOption};
+use super::output::{aligned, plain, print, span};
+use super::{exit, seek};
+use crate::platform::Clock;
+
+pub(super) fn status(global: &GlobalOptions, options: &JsonOption) -> i32 {
+    let status = match seek::client(global).status() {
+        Ok(status) => status,
+        Err(error) => return seek::report(&error),
+    };
+    if options.json {
+        return match serde_json::to_string_pretty(&status) {
+            Ok(text) => {
+                print(&format!("{text}\n"));
+                exit::OK
+            }
+            Err(_) => exit::INTERNAL,
+        };
+    }
+    print(&render(&status, Clock::system().now().as_secs()));
+    exit::OK
+}
+
+/// The status for people, at `now` in unix seconds.
+fn render(status: &Status, now: i64) -> String {
+    let mut rows = vec![
+        (
+            "agent",
+            format!(
+                "{}, pid {}, up {}",
+                plain(&status.version),
+                status.pid,
+                span(now - status.started_on)
+            ),
+        ),
+        ("strategy", plain(&status.strategy)),
+    ];
+    if let Some(principal) = &status.principal {
+        let id = principal.object_id.as_deref().unwrap_or("unknown");
+        rows.push(("object id", plain(id)));
+    }
+    rows.push((
+        "ready",
+        if status.ready {
+            "yes"
+        } else {
+            "no: a declared token is missing"
+        }
+        .to_owned(),
+    ));
+    if let Some(seconds) = status.runway {
+        rows.push((
+            "runway",
+            format!("{}: so long an outage would go unnoticed", span(seconds)),
+        ));
+    }
+    rows.push(("callers", status.callers.len().to_string()));
+    if let Some(error) = &status.last_upstream_error {
+        rows.push(("last error", failure(error, now)));
+    }
+    let mut out = aligned(&rows);
+    for token in &status.tokens {
+        let _ = write!(
+            out,
+            "\n{} {}\n{}",
+            plain(&token.kind),
+            plain(&token.resource),
+            entry(token, now)
+        );
+    }
+    out
+}
+
+fn entry(token: &TokenStatus, now: i64) -> String {
+    let until = |time: Option<i64>| match time {
+        None => "not yet got".to_owned(),
+        Some(time) if time <= now => "ended".to_owned(),
+        Some(time) => span(time - now),
+    };
+    let mut rows = vec![
+        ("  as", plain(&token.identity)),
+        ("  life left", until(token.expires_on)),
+    ];
+    if let Some(time) = token.refresh_on {
+        rows.push(("  renewed in", span(time - now)));
+    }
+    rows.push((
+        "  answered",
+        format!(
+            "{} from memory; {} fetches, {} failed",
+            token.hits, token.fetches, token.failures
+        ),
+    ));
+    if let Some(error) = &token.last_error {
+        rows.push(("  last error", failure(error, now)));
+    }
+    aligned(&rows)
+}
+
+fn failure(error: &UpstreamError, now: i64) -> String {
+    format!(
+        "{} ago: {} ({})",
+        span(now - error.at),
+        plain(&error.message),
+        error.code
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use jobcred_wire::{ErrorCode, Status, TokenStatus, UpstreamError};
+
+    use super::render;
+
+    #[test]
+    fn a_status_reads_well_and_cannot_move_the_cursor() {
+        let status = Status {
+            version: "1.2.3".to_owned(),
+            pid: 7,
+            strategy: "compute-identity".to_owned(),
+            started_on: 1_000,
+            ready: true,
+            runway: Some(7_260),
+            tokens: vec![TokenStatus {
+                kind: "token".to_owned(),
+                identity: "default".to_owned(),
+                resource: "https://storage.azure.com".to_owned(),
+                expires_on: Some(8_320),
+                hits: 3,
+                fetches: 1,
+                last_error: Some(UpstreamError {
+                    code: ErrorCode::Transient,
+                    message: "busy\u{1b}[2J".to_owned(),
+                    at: 1_000,
+                }),
+                ..TokenStatus::default()
+            }],
+            ..Status::default()
+        };
+        let text = render(&status, 1_060);
+        for part in [
+            "agent     1.2.3, pid 7, up 1 min\n",
+            "runway    2 h 1 min: ",
+            "token https://storage.azure.com\n",
+            "  life left   2 h 1 min\n",
+            "3 from memory; 1 fetches, 0 failed",
+            "1 min ago: busy [2J (transient)",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `jobcred wait`: until every declared token exists.
+
+use std::time::Duration;
+
+use jobcred_client::ErrorKind;
+use jobcred_wire::{ErrorCode, READY_PATH};
+use tokio::time::Instant;
+
+use super::arguments::{GlobalOptions, WaitOptions};
+use super::{exit, seek};
+use crate::supervisor::say;
+
+/// Between two questions. An agent that is starting is ready within a fraction of a second, so this is what a job loses at most.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) fn wait(global: &GlobalOptions, options: &WaitOptions) -> i32 {
+    let begin = Instant::now();
+    let limit = Duration::from_secs(options.timeout);
+    loop {
+        let left = limit.saturating_sub(begin.elapsed());
+        let client = seek::impatient_client(global, left.max(PAUSE));
+        let error = match client.get(READY_PATH) {
+            Ok(_) => return exit::OK,
+            Err(error) => error,
+        };
+        if !may_pass(error.kind()) {
+            return seek::report(&error);
+        }
+        if begin.elapsed() + PAUSE >= limit {
+            say(&format!("not ready after {} s", options.timeout));
+            seek::report(&error);
+            return exit::TIMED_OUT;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Whether waiting can help: it cannot when the agent knows for good that there will be no token.
+fn may_pass(kind: ErrorKind) -> bool {
+    match kind {
+        ErrorKind::AgentNotFound | ErrorKind::Timeout | ErrorKind::Connection => true,
+        ErrorKind::Agent(code) => code == ErrorCode::Transient,
+        _ => false,
+    }
+}

@@ -1,0 +1,88 @@
+//! The state this process was given, so that COMMAND can be given the same.
+
+use std::fs;
+
+use nix::sys::signal::{SigSet, Signal};
+
+/// What was inherited: taken before anything else happens in the process.
+///
+/// One thing cannot be known any more: whether `SIGPIPE` was ignored. Rust's start-up code ignores it before any of ours runs,
+/// and the standard library gives children the default.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Open descriptors above stderr. They are COMMAND's; whoever else keeps them open would keep pipes and locks alive.
+    descriptors: Vec<i32>,
+    /// Blocked signals.
+    pub(super) blocked: SigSet,
+    /// Ignored signals, as the kernel prints them: bit `n - 1` is signal `n`.
+    ignored: u64,
+}
+
+impl Entry {
+    /// Reads it, in part from `/proc`; without that, less is known and less restored.
+    #[must_use]
+    pub fn capture() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        Self {
+            descriptors: open_descriptors(),
+            blocked: SigSet::thread_get_mask().unwrap_or_else(|_| SigSet::empty()),
+            ignored: mask(&status, "SigIgn:"),
+        }
+    }
+
+    /// Whether `signal` was ignored.
+    pub(super) fn ignores(&self, signal: Signal) -> bool {
+        self.ignored & bit(signal) != 0
+    }
+
+    /// Closes what is COMMAND's alone, once COMMAND has it.
+    pub(super) fn close_descriptors(&mut self) {
+        for descriptor in self.descriptors.drain(..) {
+            // They were open before this program made any of its own, so none of ours has such a number.
+            let _ = nix::unistd::close(descriptor);
+        }
+    }
+}
+
+fn open_descriptors() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    let mut found: Vec<i32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|descriptor| *descriptor > 2)
+        .collect();
+    // The directory itself was open while it was read, and is closed now.
+    found.retain(|descriptor| fs::symlink_metadata(format!("/proc/self/fd/{descriptor}")).is_ok());
+    found
+}
+
+fn mask(status: &str, name: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .and_then(|value| u64::from_str_radix(value.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+fn bit(signal: Signal) -> u64 {
+    1 << (signal as u32 - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::Signal;
+
+    use super::{bit, mask};
+
+    #[test]
+    fn masks_are_read_as_the_kernel_prints_them() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000200\nSigIgn:\t0000000000001001\n";
+        assert_eq!(mask(status, "SigBlk:"), bit(Signal::SIGUSR1));
+        assert_eq!(
+            mask(status, "SigIgn:"),
+            bit(Signal::SIGHUP) | bit(Signal::SIGPIPE)
+        );
+        assert_eq!(mask(status, "SigCgt:"), 0);
+    }
+}

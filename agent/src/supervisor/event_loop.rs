@@ -1,0 +1,243 @@
+//! The supervisor's one loop: signals, children, one timer.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::process::{WaitOptions, WaitStatus, wait};
+
+use super::agent::{Agent, HEALTHY_AFTER};
+use super::signals::{Relation, Signals, to_forward};
+use super::timer::Timer;
+use super::{Ending, Entry, Plan, command, say};
+use crate::front::socket::SocketFile;
+
+/// How long the agent may take to end once COMMAND has: nobody waits for a token any more.
+const AGENT_END_TIMEOUT: Duration = Duration::from_secs(1);
+
+struct Supervisor {
+    signals: Signals,
+    timer: Timer,
+    command: i32,
+    agent: Option<Agent>,
+    /// How COMMAND ended, once it has.
+    ending: Option<Ending>,
+}
+
+/// Runs COMMAND to its end, with the agent beside it. `search_path` is `PATH`.
+#[must_use]
+pub fn run(plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Ending {
+    // What we hold (the listener, later the run's secret) is not for other processes of the same user. `exec` resets it, so
+    // COMMAND is as dumpable as it would be.
+    let _ = nix::sys::prctl::set_dumpable(false);
+    // From here on a signal waits until COMMAND is there to get it.
+    let watch = Signals::block_all().and_then(|signals| Ok((signals, Timer::new()?)));
+    let (spawned, caught) = Signals::with_entry_mask(&entry, || command::spawn(&plan, search_path));
+    let child = match spawned {
+        Ok(child) => child,
+        Err(failure) => {
+            say(&failure.message);
+            return Ending::Exited(failure.code);
+        }
+    };
+    entry.close_descriptors();
+    let (signals, timer) = match watch {
+        Ok(watch) => watch,
+        Err(errno) => {
+            say(&format!(
+                "cannot watch for signals ({errno}); COMMAND runs without an agent"
+            ));
+            return wait_only(child);
+        }
+    };
+    release_streams();
+    let command = child.id().cast_signed();
+    // Waiting goes through the kernel's own call below; dropping the handle leaves the process alone.
+    drop(child);
+    let (agent, socket): (Option<Agent>, Option<SocketFile>) = match plan.agent {
+        Some(agent) => {
+            let (listener, file) = agent.socket.into_parts();
+            (Some(Agent::new(listener, agent.arguments)), Some(file))
+        }
+        None => (None, None),
+    };
+    let mut supervisor = Supervisor {
+        signals,
+        timer,
+        command,
+        agent,
+        ending: None,
+    };
+    for signal in caught
+        .into_iter()
+        .filter(|signal| *signal != Signal::SIGCHLD)
+    {
+        let _ = kill(Pid::from_raw(command), signal);
+    }
+    supervisor.start_agent();
+    let ending = supervisor.watch_command();
+    supervisor.end_agent();
+    drop(socket);
+    ending
+}
+
+/// COMMAND's streams are COMMAND's: a reader of its output must see the end when COMMAND closes it, not when we do.
+fn release_streams() {
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stdin(null.as_fd());
+        let _ = nix::unistd::dup2_stdout(null.as_fd());
+    }
+}
+
+/// The last resort when the kernel gives us no descriptors to watch.
+fn wait_only(mut child: std::process::Child) -> Ending {
+    use std::os::unix::process::ExitStatusExt as _;
+    match child.wait() {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => Ending::Exited(code),
+            (None, signal) => Ending::Killed(signal.unwrap_or(0)),
+        },
+        Err(_) => Ending::Exited(1),
+    }
+}
+
+impl Supervisor {
+    fn watch_command(&mut self) -> Ending {
+        loop {
+            if let Some(ending) = self.ending {
+                return ending;
+            }
+            if self.wait_for_event() {
+                self.on_timer();
+            }
+            while let Some(received) = self.signals.next() {
+                if let Some(signal) = to_forward(received, Relation::to(self.command)) {
+                    let _ = kill(Pid::from_raw(self.command), signal);
+                }
+            }
+            self.reap();
+        }
+    }
+
+    /// Sleeps until a signal or the timer comes. Whether it was the timer.
+    fn wait_for_event(&self) -> bool {
+        let mut descriptors = [
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
+        ];
+        // No timeout: both sources are descriptors, so an idle supervisor never wakes up.
+        let _ = poll(&mut descriptors, PollTimeout::NONE);
+        let fired = descriptors[1].any().unwrap_or(false);
+        if fired {
+            self.timer.clear();
+        }
+        fired
+    }
+
+    /// Takes in every child that has changed: COMMAND, the agent, and as PID 1 the orphans of the whole container.
+    fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+            let pid = pid.as_raw_nonzero().get();
+            if pid == self.command {
+                self.on_command(status);
+            } else if status.stopped() {
+                // Somebody stopped the agent, or an orphan: theirs to continue.
+            } else if self.agent.as_ref().and_then(Agent::pid) == Some(pid) {
+                self.on_agent_death(status);
+            }
+        }
+    }
+
+    fn on_command(&mut self, status: WaitStatus) {
+        if let Some(signal) = status.stopping_signal() {
+            self.stop_along(signal);
+        } else if let Some(code) = status.exit_status() {
+            self.ending = Some(Ending::Exited(code));
+        } else if let Some(signal) = status.terminating_signal() {
+            self.ending = Some(Ending::Killed(signal));
+        }
+    }
+
+    /// `^Z`: COMMAND has stopped, so we stop too and the shell gets its prompt; its `fg` wakes the whole group.
+    ///
+    /// Only for job control in our own group. Whoever stops COMMAND alone (a debugger, `kill -STOP`) will continue COMMAND alone,
+    /// and a supervisor that sleeps on would never see it end.
+    fn stop_along(&self, signal: i32) {
+        let job_control = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU]
+            .iter()
+            .any(|known| *known as i32 == signal);
+        if job_control && Relation::to(self.command).same_group {
+            let _ = kill(Pid::this(), Signal::SIGSTOP);
+        }
+    }
+
+    fn start_agent(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        match agent.start() {
+            Ok(()) => self.timer.start(HEALTHY_AFTER),
+            Err(error) => {
+                let wait = agent.note_death();
+                if agent.is_newsworthy() {
+                    say(&format!("cannot start the agent: {error}; trying again"));
+                }
+                // Unlike a death, a failed start says that the machine lacks something, so even the first try waits.
+                self.timer.start(wait.max(Duration::from_secs(1)));
+            }
+        }
+    }
+
+    fn on_timer(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        if agent.pid().is_some() {
+            agent.note_health();
+        } else {
+            self.start_agent();
+        }
+    }
+
+    fn on_agent_death(&mut self, status: WaitStatus) {
+        let Some(agent) = &mut self.agent else { return };
+        let wait = agent.note_death();
+        let how = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => format!("ended with code {code}"),
+            (None, signal) => format!("was killed by signal {}", signal.unwrap_or(0)),
+        };
+        if agent.is_hopeless_now() {
+            say(&format!(
+                "the agent {how}, as every time so far: token requests fail until it stays up; it is still tried every half minute"
+            ));
+        } else if agent.is_newsworthy() {
+            say(&format!(
+                "the agent {how}; it is started again, requests wait"
+            ));
+        }
+        self.timer.start(wait);
+    }
+
+    /// Ends the agent: asked first, then forced. COMMAND's status is known by now, and is not kept waiting long.
+    fn end_agent(&mut self) {
+        self.timer.stop();
+        self.timer.clear();
+        if let Some(agent) = &self.agent {
+            agent.signal(Signal::SIGTERM);
+            // A stopped process ends only when it goes on.
+            agent.signal(Signal::SIGCONT);
+        }
+        self.timer.start(AGENT_END_TIMEOUT);
+        while let Some(pid) = self.agent.as_ref().and_then(Agent::pid) {
+            if self.wait_for_event() {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            while self.signals.next().is_some() {}
+            while let Ok(Some((ended, status))) = wait(WaitOptions::NOHANG) {
+                if ended.as_raw_nonzero().get() == pid && !status.stopped() {
+                    self.agent = None;
+                    break;
+                }
+            }
+        }
+    }
+}
