@@ -96,6 +96,7 @@ def test_an_agent_that_closes_after_each_answer(twin: SyncTwin, agent: FakeAgent
     agent.answer = lambda request: agent.usual(request).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
     credential = twin.make()
     twin.get(credential, "api://1")
+    assert credential._agent.idle == []
     twin.get(credential, "api://2")
     assert agent.connections == 2
 
@@ -226,6 +227,7 @@ def test_bytes_after_the_answer_end_the_connection(twin: SyncTwin, agent: FakeAg
     assert twin.get(credential, "api://1").token.endswith(".1")
     agent.answer = agent.usual
     assert twin.get(credential, "api://2").token.endswith(".2")
+    assert agent.connections == 2
 
 
 def test_an_answer_of_the_largest_size(twin: SyncTwin, agent: FakeAgent) -> None:

@@ -123,6 +123,17 @@ def test_retry_after_prolongs_the_pause(twin: SyncTwin, agent: FakeAgent, clock:
     assert len(agent.requests) == 3
 
 
+def test_a_slow_failure_prolongs_the_pause(twin: SyncTwin, clock: Clock) -> None:
+    """Early tries that run into their timeout must not cost a caller more than a tenth of the time."""
+    credential = twin.make()
+    twin.get(credential, SCOPE)
+    (held,) = credential._agent.held.values()
+    held.pause(0.1)
+    assert held.retry_at - clock.monotonic() == pytest.approx(5, abs=1)
+    held.pause(3.0)
+    assert held.retry_at - clock.monotonic() == pytest.approx(30, abs=1)
+
+
 def test_an_expired_token_is_never_given(twin: SyncTwin, agent: FakeAgent, clock: Clock) -> None:
     credential = twin.make()
     twin.get(credential, SCOPE)
@@ -263,8 +274,8 @@ def test_memory_is_bounded(twin: SyncTwin, agent: FakeAgent) -> None:
     twin.get(credential, "api://299")
     assert len(agent.requests) == 300, "the newest is still there"
     twin.get(credential, "api://299", claims="{}")
-    twin.get(credential, "api://298")
-    assert len(agent.requests) == 301, "a renewal evicts nobody"
+    twin.get(credential, "api://44")
+    assert len(agent.requests) == 301, "a renewal evicts nobody, not even the one that ends first"
 
 
 def test_closing_and_context_managers(twin: SyncTwin, agent: FakeAgent) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobcred import JobCredential, JobCredentialError, RejectedError, TransientError, _agent, aio
+from jobcred import JobCredential, JobCredentialError, RejectedError, TransientError, _agent, _ask, aio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,6 +168,24 @@ def test_a_signal_handler_may_ask_for_the_same_token(agent: FakeAgent) -> None:
     assert len(inner) == 1
 
 
+def test_an_answer_that_lands_between_look_and_take_off(agent: FakeAgent) -> None:
+    """A thread finds no token, another one lands with it, and only then the first one takes off."""
+    credential = JobCredential(socket_path=agent.path)
+    token = credential.get_token(SCOPE)
+    known = credential._agent
+    ((key, held),) = known.held.items()
+    del known.held[key]
+
+    class Late(dict[Any, Any]):
+        def setdefault(self, name: Any, value: Any = None) -> Any:
+            known.held[key] = held
+            return super().setdefault(name, value)
+
+    known.flights = Late()
+    assert credential.get_token(SCOPE) == token
+    assert len(agent.requests) == 1
+
+
 # asyncio
 
 
@@ -228,6 +246,28 @@ def test_a_loop_that_ends_in_the_middle_leaves_nothing_behind(agent: FakeAgent) 
         return (await credential.get_token(SCOPE)).token
 
     assert asyncio.run(again(), debug=True)
+
+
+def test_a_request_of_a_loop_that_is_gone_is_not_waited_for(agent: FakeAgent) -> None:
+    """A new loop may be at the address of an old one that was dropped with a request under way."""
+    credential = aio.JobCredential(socket_path=agent.path, timeout=WAIT)
+    gone = asyncio.new_event_loop()
+    pending = gone.create_task(asyncio.sleep(WAIT))
+
+    async def main() -> str:
+        key = _ask.token_key(None, SCOPE, None)
+        ask = _ask.token_ask(key, SCOPE, min_validity=0, claims=None, tenant_id=None)
+        flights: dict[Any, Any] = credential._agent.async_flights
+        name = (id(asyncio.get_running_loop()), *ask.flight)
+        flights[name] = pending
+        return (await credential.get_token(SCOPE)).token
+
+    try:
+        assert asyncio.run(main(), debug=True).endswith(".1")
+    finally:
+        pending.cancel()
+        gone.run_until_complete(asyncio.gather(pending, return_exceptions=True))
+        gone.close()
 
 
 def test_sync_and_async_share_memory_and_connections(agent: FakeAgent) -> None:
@@ -365,23 +405,30 @@ def test_a_forked_child_keeps_tokens_and_drops_the_rest(agent: FakeAgent) -> Non
     assert agent.connections == 1
 
 
-def test_a_fork_behind_pythons_back(agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_behind_pythons_back(agent: FakeAgent) -> None:
     """A library that forks runs none of Python's hooks; then the process id tells."""
-    credential = JobCredential(socket_path=agent.path)
+    credential = JobCredential(socket_path=agent.path, timeout=5)
     credential.get_token(SCOPE)
     known = credential._agent
-
-    def child() -> bool:
-        monkeypatch.undo()
-        known.pid = parent
-        known.idle.append(inherited)
-        return credential.get_token("api://child").token.endswith(".2") and inherited not in known.idle
-
-    parent = os.getpid()
     (inherited,) = known.idle
-    monkeypatch.setattr(_agent.Agent, "restart", lambda _: None)
-    assert fork(child) == 0
+    # What such a child finds: the state of another process, with a request under way that will never end.
+    known.pid = inherited.pid = os.getpid() + 1
+    ask = _ask.token_ask(_ask.token_key(None, "api://2", None), "api://2", min_validity=0, claims=None, tenant_id=None)
+    flight = known.flights[ask.flight] = _agent.Flight()
+    flight.owner = 0
+    assert credential.get_token("api://2").token.endswith(".2")
     assert agent.connections == 2
+    assert known.pid == os.getpid()
+
+
+def test_a_connection_of_another_process_is_not_used(agent: FakeAgent) -> None:
+    credential = JobCredential(socket_path=agent.path)
+    credential.get_token(SCOPE)
+    (inherited,) = credential._agent.idle
+    inherited.pid += 1
+    credential.get_token("api://2")
+    assert agent.connections == 2
+    assert inherited.sock.fileno() == -1
 
 
 def test_forking_under_load(agent: FakeAgent) -> None:
