@@ -17,13 +17,13 @@
 //! A double stops, with every connection, when it is dropped.
 
 mod acr;
-mod acr_signer;
 mod answer;
 mod app_service;
 mod azure_ml;
 mod ca;
 mod clock;
 mod control;
+mod doubles;
 mod entra;
 mod identity;
 mod imds;
@@ -41,7 +41,8 @@ pub use app_service::{AppService, AppServiceOptions};
 pub use azure_ml::{AzureMl, AzureMlOptions, GrantEnd, WithoutClientId};
 pub use ca::{Leaf, TestCa, USUAL_NAMES};
 pub use clock::Clock;
-pub use control::{Control, Doubles, DoublesConfig};
+pub use control::Control;
+pub use doubles::{Doubles, DoublesConfig};
 pub use entra::{Entra, EntraOptions};
 pub use identity::{ExpiryForm, Identities};
 pub use imds::{Imds, ImdsOptions};

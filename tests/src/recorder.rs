@@ -90,8 +90,8 @@ pub struct Recorder {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    grown: Condvar,
-    count: watch::Sender<usize>,
+    changed: Condvar,
+    version: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -116,8 +116,8 @@ impl Recorder {
         Self {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
-                grown: Condvar::new(),
-                count: watch::Sender::new(0),
+                changed: Condvar::new(),
+                version: watch::Sender::new(0),
             }),
         }
     }
@@ -152,25 +152,48 @@ impl Recorder {
         state.cleared += state.requests.len();
         state.requests.clear();
         state.most_in_flight = state.in_flight;
-        self.shared.count.send_replace(0);
+        drop(state);
+        self.announce();
     }
 
     /// Waits until [`Recorder::count`] is at least `count`. Bound it with a timeout of your own.
     pub async fn reached(&self, count: usize) {
-        let mut seen = self.shared.count.subscribe();
-        // The sender lives in `self`, so this can only end with the count reached.
-        let _ = seen.wait_for(|&current| current >= count).await;
+        self.until(|requests| requests.len() >= count).await;
     }
 
     /// The same for a test without a runtime: false when `timeout` passed first.
     #[must_use]
     pub fn wait_for(&self, count: usize, timeout: Duration) -> bool {
+        self.wait_until(timeout, |requests| requests.len() >= count)
+    }
+
+    /// Waits until the record is as wanted, say until some request has ended. Bound it with a timeout of your own.
+    pub async fn until(&self, wanted: impl Fn(&[RecordedRequest]) -> bool) {
+        let mut version = self.shared.version.subscribe();
+        while !wanted(&self.lock().requests) {
+            // The sender lives in `self`, so there is no end to this but a change.
+            let _ = version.changed().await;
+        }
+    }
+
+    /// The same for a test without a runtime: false when `timeout` passed first.
+    #[must_use]
+    pub fn wait_until(
+        &self,
+        timeout: Duration,
+        wanted: impl Fn(&[RecordedRequest]) -> bool,
+    ) -> bool {
         let (state, _) = self
             .shared
-            .grown
-            .wait_timeout_while(self.lock(), timeout, |state| state.requests.len() < count)
+            .changed
+            .wait_timeout_while(self.lock(), timeout, |state| !wanted(&state.requests))
             .unwrap_or_else(PoisonError::into_inner);
-        state.requests.len() >= count
+        wanted(&state.requests)
+    }
+
+    fn announce(&self) {
+        self.shared.version.send_modify(|version| *version += 1);
+        self.shared.changed.notify_all();
     }
 
     pub(crate) fn connected(&self) {
@@ -203,9 +226,8 @@ impl Recorder {
             in_flight,
             outcome: Outcome::Pending,
         });
-        self.shared.count.send_replace(state.requests.len());
         drop(state);
-        self.shared.grown.notify_all();
+        self.announce();
         InFlight {
             recorder: self.clone(),
             number,
@@ -222,6 +244,8 @@ impl Recorder {
         {
             change(request);
         }
+        drop(state);
+        self.announce();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

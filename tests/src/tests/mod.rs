@@ -2,6 +2,7 @@
 
 mod behaviors;
 mod client;
+mod control;
 mod identity_endpoints;
 mod isolation;
 mod registry;
