@@ -96,6 +96,7 @@ impl Entry {
 }
 
 impl Held {
+    /// How long until it is to be renewed, by the clock that gets there first.
     fn due_in(&self, now: Moment) -> Duration {
         self.refresh_on
             .since(now.wall)
@@ -103,11 +104,6 @@ impl Held {
     }
 
     fn freshness(&self, now: Moment) -> Freshness {
-        let refresh_on = if now.runtime >= self.refresh_at {
-            self.refresh_on.min(now.wall)
-        } else {
-            self.refresh_on
-        };
-        freshness(now.wall, refresh_on, self.token.expires_on())
+        freshness(now.wall, self.refresh_on, self.token.expires_on())
     }
 }
