@@ -259,7 +259,37 @@ const FAR: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
 mod tests {
-    use super::{Idle, MAX_IDLE};
+    use std::os::unix::net::UnixListener;
+
+    use super::{Idle, MAX_IDLE, later, open};
+    use crate::settings::Builder;
+
+    #[test]
+    fn places_are_tried_in_order_until_somebody_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        drop(UnixListener::bind(path("dead")).unwrap());
+        std::fs::write(path("file"), "").unwrap();
+        let long = path(&"x".repeat(200));
+        let mut settings = Builder::new().socket(path("missing")).settle();
+        settings.paths.extend([path("dead"), path("file"), long]);
+        let text = open(&settings, later(settings.timeout))
+            .unwrap_err()
+            .to_string();
+        for part in [
+            "missing (nothing there)",
+            "dead (nobody listens)",
+            "file (nobody listens)",
+            "xxx (",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+
+        let listener = UnixListener::bind(path("alive")).unwrap();
+        settings.paths.push(path("alive"));
+        open(&settings, later(settings.timeout)).unwrap();
+        listener.accept().unwrap();
+    }
 
     #[test]
     fn a_forked_child_takes_none_of_its_parents_connections() {

@@ -35,7 +35,9 @@ fn main() {
     );
     a_foreign_listener_is_refused_and_gets_no_byte();
     the_configured_uid_is_accepted();
-    println!("foreign_owner: 2 passed");
+    #[cfg(feature = "async")]
+    the_async_client_has_the_same_rule();
+    println!("foreign_owner: passed");
 }
 
 fn a_foreign_listener_is_refused_and_gets_no_byte() {
@@ -49,6 +51,20 @@ fn a_foreign_listener_is_refused_and_gets_no_byte() {
     let text = error.to_string();
     assert!(text.contains("uid 54321"), "{text}");
     assert!(text.contains("JOBCRED_AGENT_UID"), "{text}");
+    assert_eq!(listener.bytes(), 0);
+}
+
+#[cfg(feature = "async")]
+fn the_async_client_has_the_same_rule() {
+    let listener = Listener::start();
+    let client = Client::builder().socket(&listener.path).build_async();
+    let error = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(client.get("/healthz"))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Untrusted);
     assert_eq!(listener.bytes(), 0);
 }
 
