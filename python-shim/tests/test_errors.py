@@ -61,7 +61,7 @@ def test_kinds(  # noqa: PLR0917 - one row of a table
         assert isinstance(raised, CredentialUnavailableError) is (code == "unavailable")
         assert (raised.hint, raised.retry_after, raised.request_id) == ("Do that.", 4, "req-1")
         assert str(raised) == raised.message
-        assert f"told {code} Do that. [" in str(raised)
+        assert f"told {code}. Do that. [" in str(raised)
         assert "request req-1]" in str(raised)
         assert raised.code == (code if code != "brand_new" else "internal")
     with pytest.raises(kind):
@@ -200,7 +200,7 @@ def test_a_chain_goes_on_when_unavailable(twin: SyncTwin, agent: FakeAgent) -> N
 def test_a_chain_stops_at_everything_else(twin: SyncTwin, agent: FakeAgent, code: str) -> None:
     agent.fail(502, code, hint="Do that.")
     chain, other = chained(twin, twin.make())
-    with pytest.raises(ClientAuthenticationError, match=f"told {code} Do that."):
+    with pytest.raises(ClientAuthenticationError, match=rf"told {code}\. Do that\."):
         twin.get(chain, SCOPE)
     assert other.calls == 0
 

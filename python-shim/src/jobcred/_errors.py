@@ -46,7 +46,7 @@ class JobCredentialError(Exception):
         retry_after: float | None = None,
         request_id: str | None = None,
     ) -> None:
-        text = message if hint is None else f"{message} {hint}"
+        text = message if hint is None else f"{message.rstrip('.')}. {hint}"
         notes = [note for note in (self.code, request_id and f"request {request_id}") if note]
         text = f"{text} [{', '.join(notes)}]"
         self._start(text)
