@@ -14,7 +14,7 @@ mod sandbox;
 mod service_principal;
 mod sole_identity;
 #[cfg(test)]
-mod testing;
+mod tests;
 mod workload_identity;
 
 use async_trait::async_trait;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 use url::Url;
 
@@ -26,6 +27,15 @@ pub async fn probe(transport: &Transport) -> ProbeResult {
     });
     let start = Instant::now();
     match transport.send(&request).await {
+        // Docker Desktop answers in place of a service that is not there.
+        Ok(response)
+            if response.status() == StatusCode::FORBIDDEN
+                && String::from_utf8_lossy(response.body()).contains("unreachable") =>
+        {
+            ProbeResult::NoAnswer {
+                reason: "the container runtime's proxy answered that it is unreachable".to_owned(),
+            }
+        }
         Ok(response) => ProbeResult::Answered {
             status: response.status().as_u16(),
             ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),

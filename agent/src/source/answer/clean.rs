@@ -1,6 +1,7 @@
 //! What of an endpoint's own words may be shown.
 
 use jobcred_wire::Secret;
+use url::form_urlencoded::byte_serialize;
 
 /// The longest text shown, in characters.
 const SHOWN: usize = 200;
@@ -12,6 +13,9 @@ pub(super) fn clean(text: &str, secrets: &[Secret]) -> Option<String> {
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret.expose(), "[secret]");
+        // As it looks in a form or a query.
+        let encoded: String = byte_serialize(secret.expose().as_bytes()).collect();
+        text = text.replace(&encoded, "[secret]");
     }
     let mut shown = String::new();
     for word in text.split(|character: char| character.is_whitespace() || character.is_control()) {
@@ -45,7 +49,8 @@ fn tame(word: &str) -> String {
         |character: char| character.is_ascii_alphanumeric() || "-_.+/=%~".contains(character);
     let longest = word
         .split(|character| !token_like(character))
-        .filter(|run| !run.starts_with("//"))
+        // In an address only a whole segment can be a token.
+        .flat_map(|run| run.split(if run.starts_with("//") { '/' } else { '\0' }))
         .map(str::len)
         .max()
         .unwrap_or(0);

@@ -1,5 +1,7 @@
 //! What a refusal means and what a person can do about it.
 
+use std::fmt::Write;
+
 use http::StatusCode;
 use jobcred_wire::ErrorCode;
 
@@ -36,10 +38,16 @@ impl Question<'_> {
     pub(super) fn refused(&self, response: &Response, refusal: &Refusal) -> TokenError {
         let status = response.status();
         let verdict = self.verdict(status, refusal);
-        let issuer_code = refusal.issuer_code();
+        let ours = |code: &str| {
+            self.secrets
+                .iter()
+                .any(|secret| !secret.is_empty() && code.contains(secret.expose()))
+        };
+        let issuer_code = refusal.issuer_code().filter(|code| !ours(code));
         let mut message = format!("{} answered {}", self.endpoint, status.as_u16());
         if let Some(code) = &issuer_code {
-            message.push_str(&format!(" ({code})"));
+            // Writing to a String cannot fail.
+            let _ = write!(message, " ({code})");
         }
         if let Some(text) = refusal
             .text
@@ -165,5 +173,152 @@ impl Question<'_> {
             (Issuer::Entra, 400 | 401) => "look the code up in Entra's reference of error codes",
             _ => "see whether the identity is assigned and the endpoint's address is right",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use jobcred_wire::ErrorCode::{self, GrantEnded, Rejected, Transient, Unavailable};
+
+    use super::super::Issuer::{self, AppService, AzureMl, Entra, Imds, UserGrant};
+    use super::super::tests::read_with;
+
+    /// Issuer, status and body of a refusal; its kind, its code, and whether waiting may heal it.
+    type Case = (
+        Issuer,
+        u16,
+        &'static str,
+        ErrorCode,
+        Option<&'static str>,
+        bool,
+    );
+
+    fn check(cases: &[Case]) {
+        for &(issuer, status, body, kind, code, healable) in cases {
+            let error = read_with(issuer, status, HeaderMap::new(), body.as_bytes()).unwrap_err();
+            let case = format!("{issuer:?} {status} {body}: {error}");
+            assert_eq!(error.kind(), kind, "{case}");
+            assert_eq!(error.issuer_code(), code, "{case}");
+            assert_eq!(error.is_healable(), healable, "{case}");
+            assert!(
+                error.message().contains(&format!("answered {status}")),
+                "{case}"
+            );
+            assert!(error.hint().is_some_and(|hint| !hint.is_empty()), "{case}");
+        }
+    }
+
+    #[test]
+    fn refusals_of_azure_mls_endpoints() {
+        check(&[
+            (AzureMl, 400, "", Rejected, None, true),
+            (
+                AzureMl,
+                401,
+                "Invalid secret token header: .",
+                Rejected,
+                None,
+                true,
+            ),
+            (
+                AzureMl,
+                500,
+                "InternalError - :{ Info: Request failure status c",
+                Transient,
+                None,
+                true,
+            ),
+            (
+                AzureMl,
+                200,
+                r#"{"error":{"code":"X","message":"y"}}"#,
+                Rejected,
+                Some("X"),
+                true,
+            ),
+            (AzureMl, 404, "", Rejected, None, true),
+            (
+                AzureMl,
+                400,
+                r#"{"error":"invalid_grant"}"#,
+                Rejected,
+                Some("invalid_grant"),
+                true,
+            ),
+            // A code that is the request's own secret is no code.
+            (AzureMl, 400, r#"{"error":"s3cr3t"}"#, Rejected, None, true),
+            (
+                UserGrant,
+                400,
+                r#"{"error":"invalid_grant"}"#,
+                GrantEnded,
+                Some("invalid_grant"),
+                true,
+            ),
+            (
+                UserGrant,
+                500,
+                "AADSTS50173: over",
+                GrantEnded,
+                Some("AADSTS50173"),
+                true,
+            ),
+            (UserGrant, 502, "", Transient, None, true),
+        ]);
+    }
+
+    #[test]
+    fn refusals_of_all_others() {
+        check(&[
+            (Imds, 404, "", Unavailable, None, true),
+            (Imds, 410, "", Transient, None, true),
+            (Imds, 429, "", Transient, None, true),
+            (Imds, 502, "", Transient, None, true),
+            (Imds, 403, "network unreachable", Unavailable, None, true),
+            (Imds, 403, "no", Rejected, None, true),
+            (
+                Imds,
+                400,
+                r#"{"error":"invalid_resource"}"#,
+                Rejected,
+                Some("invalid_resource"),
+                false,
+            ),
+            (
+                Entra,
+                400,
+                r#"{"error":"x","error_codes":[500011]}"#,
+                Rejected,
+                Some("AADSTS500011"),
+                false,
+            ),
+            (
+                Entra,
+                400,
+                r#"{"error":"x","error_codes":[90033]}"#,
+                Transient,
+                Some("AADSTS90033"),
+                true,
+            ),
+            (
+                Entra,
+                400,
+                r#"{"error":"temporarily_unavailable"}"#,
+                Transient,
+                Some("temporarily_unavailable"),
+                true,
+            ),
+            (
+                AppService,
+                500,
+                r#"{"statusCode":500,"message":"x"}"#,
+                Transient,
+                None,
+                true,
+            ),
+            (AppService, 408, "", Transient, None, true),
+            (AppService, 418, "", Rejected, None, true),
+        ]);
     }
 }

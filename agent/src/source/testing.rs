@@ -1,1 +1,0 @@
-//! A source against a scripted endpoint.
