@@ -137,6 +137,17 @@ async fn nobody_listens() {
 }
 
 #[tokio::test]
+async fn localhost_is_found_on_either_family() {
+    let server = Server::start([answer(200, "", "")]).await;
+    let url = format!("http://localhost:{}/OBO/token", server.address().port());
+    let request = get(Url::parse(&url).unwrap());
+    transport().send(&request).await.unwrap();
+    let sent = server.seen().remove(0);
+    let host = format!("host: localhost:{}\r\n", server.address().port());
+    assert!(sent.contains(&host), "{sent}");
+}
+
+#[tokio::test]
 async fn addresses_that_cannot_be_asked() {
     for text in ["ftp://127.0.0.1/", "unix:/run/x", "data:,x"] {
         let request = get(Url::parse(text).unwrap());
@@ -301,6 +312,7 @@ async fn a_proxy_is_used_for_https_to_remote_hosts_and_nothing_else() {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), FailureKind::Connect, "{error}");
+        assert!(error.to_string().contains("lookup"), "{error}");
     }
     assert_eq!(proxy.seen().len(), 1);
 }
