@@ -7,6 +7,10 @@ use crate::supervisor::say;
 pub(super) fn start(selection: Option<&Selection>, quiet: bool) {
     match selection.map(|selection| (&selection.outcome, &selection.explanation)) {
         Some((Err(error), _)) => {
+            if quiet {
+                say(&format!("no token can be had: {}", error.message));
+                return;
+            }
             refusal(error);
             say("COMMAND runs all the same; token requests are answered with this reason");
         }

@@ -11,6 +11,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
+use signal_hook::consts::FORBIDDEN;
 
 use super::Entry;
 
@@ -56,7 +57,7 @@ impl Signals {
             .map(|signal| (signal, Arc::default()))
             .collect();
         for (signal, flag) in &flags {
-            // Refused for those that cannot be caught; they are not for us to pass on either.
+            // Fails only when memory is out; then the signal keeps its default.
             let _ = signal_hook::flag::register(*signal as i32, Arc::clone(flag));
         }
         let _ = entry.blocked.thread_set_mask();
@@ -93,7 +94,8 @@ fn is_caught(signal: Signal, entry: &Entry) -> bool {
         Signal::SIGCHLD => ignored,
         // The standard library's business: ignored in Rust, the default in its children.
         Signal::SIGPIPE => false,
-        _ => !ignored,
+        // Those that cannot be caught, and those that mean a fault of this very process.
+        _ => !ignored && !FORBIDDEN.contains(&(signal as i32)),
     }
 }
 
