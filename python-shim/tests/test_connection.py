@@ -391,6 +391,22 @@ def test_a_socket_of_somebody_else_gets_nothing(
     assert process.stdout.readline() == "0\n"
 
 
+def test_a_socket_of_somebody_else_does_not_hide_the_own_one(
+    twin: SyncTwin, agent: FakeAgent, foreign: tuple[str, subprocess.Popen[str], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, process, uid = foreign
+    # The agent double runs as this process, which is root's where there is a second user at all.
+    if uid == os.geteuid():
+        monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+        with pytest.raises(UntrustedAgentError):
+            twin.get(twin.make(socket_path=path), SCOPE)
+        return
+    monkeypatch.setattr(_connection, "socket_paths", lambda _: [path, str(agent.path)])
+    assert twin.get(twin.make(socket_path="/both"), SCOPE).token.endswith(".1")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "0\n"
+
+
 @pytest.mark.parametrize("value", ["", "nonsense", "-1", "99999999999", "65535"])
 def test_a_variable_that_names_another_uid_changes_nothing(
     foreign: tuple[str, subprocess.Popen[str], int], monkeypatch: pytest.MonkeyPatch, value: str

@@ -52,8 +52,8 @@ pub const HOST: &str = "jobcred";
 pub const REGISTRY_USERNAME: &str = "00000000-0000-0000-0000-000000000000";
 /// The longest resource or scope a request may carry, in bytes. Real ones are below 200.
 pub const MAX_TARGET_BYTES: usize = 2048;
-/// The longest claims challenge a request may carry, in bytes.
-pub const MAX_CLAIMS_BYTES: usize = 8192;
+/// The longest claims challenge a request may carry, in bytes: percent-encoded three times as long, it still fits the headers.
+pub const MAX_CLAIMS_BYTES: usize = 4096;
 /// The longest request line and headers the agent reads, in bytes; beyond it answers 431.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// The longest answer a client reads, in bytes. Tokens are 2 to 10 KiB.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_SUFFIX: Final = "/.default"
 # The bounds of docs/protocol.md.
 MAX_TARGET_BYTES: Final = 2048
-MAX_CLAIMS_BYTES: Final = 8192
+MAX_CLAIMS_BYTES: Final = 4096
 MAX_ID_BYTES: Final = 200
 MAX_NAME_BYTES: Final = 1024
 # Of what an agent says of an error; keeps a broken agent from flooding logs.

@@ -118,8 +118,9 @@ def socket_paths(explicit: str | None) -> list[str]:
 
 
 def connect(explicit: str | None) -> Steps[Connection]:
-    """Connects to the first place where somebody answers and checks who that is."""
+    """Connects to the first place where an agent answers whose owner can be trusted."""
     tried = []
+    untrusted: UntrustedAgentError | None = None
     for path in socket_paths(explicit):
         name = os.fsencode(path)
         if len(name) > MAX_PATH_BYTES:
@@ -140,10 +141,17 @@ def connect(explicit: str | None) -> Steps[Connection]:
             sock.close()
             tried.append(f"{path} ({_reason(error)})")
             continue
+        except UntrustedAgentError as error:
+            # Somebody else's socket must not stand between this process and its own agent.
+            sock.close()
+            untrusted = untrusted or error
+            continue
         except BaseException:
             sock.close()
             raise
         return Connection(sock, path)
+    if untrusted is not None:
+        raise untrusted
     raise AgentNotFoundError(
         f"No jobcred agent answers: tried {'; '.join(tried)}.",
         hint="Start the command with 'jobcred run -- COMMAND', or set JOBCRED_SOCKET to the agent's socket.",
