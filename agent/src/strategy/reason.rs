@@ -118,6 +118,16 @@ codes! {
     }
 }
 
+/// What a code means, in the words above; `None` for a code of another version.
+#[must_use]
+pub fn meaning(code: &str) -> Option<&'static str> {
+    [CHOSEN, PASSED_OVER, FAILED, NOTICES]
+        .into_iter()
+        .flatten()
+        .find(|(known, _)| *known == code)
+        .map(|(_, meaning)| *meaning)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

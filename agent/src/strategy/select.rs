@@ -1,6 +1,6 @@
 //! Facts and configuration in, one selection out. Pure: it reads no environment, no file and no clock.
 
-use jobcred_wire::{Candidate, Explanation, Outcome};
+use jobcred_wire::{Candidate, Explanation, Notice, Outcome};
 
 use super::candidate::{Finding, ORDER, Verdict, View, consider};
 use super::{
@@ -38,7 +38,8 @@ pub fn select(facts: &Facts, config: &Config) -> Selection {
             |(strategy, finding)| decide(*strategy, finding, config.strategy.is_some()),
         );
 
-    let mut notices = notice::collect(&view, decided, outcome.as_ref().ok());
+    let mut notices: Vec<_> = outcome.as_ref().err().map(way_out).into_iter().collect();
+    notices.extend(notice::collect(&view, decided, outcome.as_ref().ok()));
     notices.extend(conflict::collect(&view, decided, outcome.as_ref().ok()));
     notices.extend(bypass::collect(&view, outcome.as_ref().ok()));
     let explanation = Explanation {
@@ -162,6 +163,11 @@ fn candidate(
         message,
         evidence: finding.evidence,
     }
+}
+
+/// A start-up error as a notice of the same code: the explanation has no other place for what to do about it.
+fn way_out(error: &StartError) -> Notice {
+    notice::warning(error.code, sentence(&error.message), &error.hint)
 }
 
 /// The error for a machine that is none of ours, with the way out for each that is.
