@@ -3,6 +3,9 @@
 //! Who may ask at all is settled at the socket, by uid. Here it is about *as whom*: a job has one identity that was
 //! announced at start, and a request may name another one only where there can be another one.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use jobcred_wire::{ErrorCode, LoginServer, NamedIdentity, TokenRequest};
@@ -335,11 +338,12 @@ enum Tenant {
 impl Naming {
     fn of(strategy: Strategy) -> Self {
         match strategy {
-            Strategy::ComputeIdentity | Strategy::Sandbox => Self::Allowed,
+            Strategy::ComputeIdentity => Self::Allowed,
             Strategy::Kubernetes
             | Strategy::SystemIdentity
             | Strategy::ServicePrincipal
-            | Strategy::AzureCli => Self::TheOne,
+            | Strategy::AzureCli
+            | Strategy::Sandbox => Self::TheOne,
             Strategy::UserIdentity => Self::Nothing(
                 "this job runs as the submitting user, so no managed identity can be named",
             ),

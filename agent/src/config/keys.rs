@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::error::Wrong;
 use super::value::{
-    Given, boolean, duration, guid, https_url, id_number, identity_id, list, log_filter, path,
-    resource, socket_path, tenant, word,
+    self, Given, boolean, duration, guid, https_url, id_number, identity_id, list, log_filter,
+    path, resource, socket_path, tenant, word,
 };
 use super::{Config, LogFormat, RegistryConfig};
 use crate::resource::Cloud;
@@ -84,7 +84,7 @@ pub const KEYS: &[Key] = &[
         meaning: "How the job gets tokens. `auto` decides from what the platform provides; `jobcred explain` shows how. The sandbox has no name here: it is started with `--sandbox` only.",
         danger: "A wrong one fails at start: jobcred never falls back to another identity.",
         example: r#""compute-identity""#,
-        set: |given, config| put(word(given, &STRATEGIES), &mut config.strategy),
+        set: |given, config| put(strategy(given), &mut config.strategy),
     },
     Key {
         name: "cloud",
@@ -346,6 +346,17 @@ pub const REGISTRY_KEYS: &[RegistryKey] = &[
         set: |given, registry| put(boolean(given), &mut registry.anonymous_when_denied),
     },
 ];
+
+/// The sandbox is no strategy to configure: neither a file nor a variable can turn a real job into one.
+fn strategy(given: Given<'_>) -> Result<Option<Strategy>, Wrong> {
+    word(given, &STRATEGIES).map_err(|wrong| match value::text(given) {
+        Ok("sandbox") => Wrong::new(
+            Some("sandbox"),
+            "the sandbox is started with the flag --sandbox, and by nothing else",
+        ),
+        _ => wrong,
+    })
+}
 
 fn put<T>(read: Result<T, Wrong>, slot: &mut T) -> Result<(), Vec<Wrong>> {
     *slot = read.map_err(|wrong| vec![wrong])?;

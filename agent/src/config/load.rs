@@ -1,10 +1,10 @@
 //! File, variables and flags become a [`Config`], or a report of all that is wrong with them.
 
+use super::Config;
 use super::error::{ConfigErrors, Mistake, Wrong};
 use super::keys::{FILE_VARIABLE, KEYS, Key};
-use super::nearest::nearest;
+use super::nearest::{completion, nearest};
 use super::value::Given;
-use super::{Config, Strategy};
 use crate::platform::Environment;
 
 /// The longest file that is read, in bytes.
@@ -147,10 +147,14 @@ fn report_unknown(origin: &str, outer: &str, table: &toml::Table, mistakes: &mut
             allowed: allowed.to_owned(),
         };
         if !known.contains(&name.as_str()) {
-            mistakes.push(match nearest(name, &known) {
-                Some(near) => mistake(format!("there is no such key; did you mean {near}?"), ""),
-                None => mistake("there is no such key".to_owned(), &known.join(", ")),
-            });
+            mistakes.push(
+                match nearest(name, &known).or_else(|| completion(name, &known)) {
+                    Some(near) => {
+                        mistake(format!("there is no such key; did you mean {near}?"), "")
+                    }
+                    None => mistake("there is no such key".to_owned(), &known.join(", ")),
+                },
+            );
             continue;
         }
         let is_table_of_keys = outer.is_empty()
@@ -198,11 +202,6 @@ fn report_near_misses(environment: &Environment, mistakes: &mut Vec<Mistake>) {
 }
 
 fn read_override(given: &Override, config: &mut Config, mistakes: &mut Vec<Mistake>) {
-    // The one value that only a flag can give.
-    if given.key == "strategy" && given.value == Strategy::Sandbox.name() {
-        config.strategy = Some(Strategy::Sandbox);
-        return;
-    }
     match KEYS.iter().find(|key| key.name == given.key) {
         Some(key) => apply(key, given.flag, Given::Text(&given.value), config, mistakes),
         None => mistakes.push(Mistake {

@@ -5,6 +5,7 @@ mod fingerprint;
 mod keys;
 mod load;
 mod nearest;
+pub mod reference;
 mod registries;
 mod value;
 

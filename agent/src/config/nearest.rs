@@ -1,5 +1,14 @@
 //! The known name that a misspelt one probably means.
 
+/// The one of `known` that `name` is the beginning of.
+pub(super) fn completion<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let name = name.to_ascii_lowercase();
+    known
+        .iter()
+        .find(|candidate| name.len() >= 3 && candidate.starts_with(&name))
+        .copied()
+}
+
 /// The closest of `known` that is close enough to be meant.
 pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     // A name this long is no slip, and the table of distances would be as long.
@@ -7,10 +16,14 @@ pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         return None;
     }
     let name = name.to_ascii_lowercase();
+    let is_near = |distance: usize, length: usize| {
+        let most = if length <= 5 { 1 } else { 2.max(length / 4) };
+        distance <= most
+    };
     known
         .iter()
         .map(|candidate| (distance(&name, &candidate.to_ascii_lowercase()), *candidate))
-        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 4))
+        .filter(|(distance, candidate)| is_near(*distance, candidate.len()))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -38,7 +51,7 @@ fn distance(left: &str, right: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{distance, nearest};
+    use super::{completion, distance, nearest};
 
     #[test]
     fn distances() {
@@ -58,6 +71,11 @@ mod tests {
         let known = ["strategy", "socket", "log", "log_format"];
         assert_eq!(nearest("stratgy", &known), Some("strategy"));
         assert_eq!(nearest("LOG", &known), Some("log"));
+        assert_eq!(nearest("lag", &known), Some("log"));
+        assert_eq!(nearest("leg_", &known), None);
+        assert_eq!(nearest("str", &known), None);
+        assert_eq!(completion("str", &known), Some("strategy"));
+        assert_eq!(completion("s", &known), None);
         assert_eq!(nearest("password", &known), None);
     }
 }

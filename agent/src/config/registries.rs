@@ -7,7 +7,7 @@ use jobcred_wire::{ListedHost, RegistryAddress};
 
 use super::error::Wrong;
 use super::keys::REGISTRY_KEYS;
-use super::nearest::nearest;
+use super::nearest::{completion, nearest};
 use super::value::{self, Given};
 use super::{Config, RegistryConfig};
 
@@ -86,7 +86,8 @@ fn read_setting(
 ) {
     let Some(key) = REGISTRY_KEYS.iter().find(|key| key.name == name) else {
         let names: Vec<&str> = REGISTRY_KEYS.iter().map(|key| key.name).collect();
-        let why = nearest(name, &names).map_or_else(
+        let meant = nearest(name, &names).or_else(|| completion(name, &names));
+        let why = meant.map_or_else(
             || "there is no such setting".to_owned(),
             |near| format!("there is no such setting; did you mean {near}?"),
         );

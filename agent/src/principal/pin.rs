@@ -1,5 +1,8 @@
 //! The promise that tokens keep belonging to whom the job was told they belong to.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 

@@ -1,0 +1,412 @@
+//! Who may be named where, rule by rule.
+
+use std::time::Duration;
+
+use jobcred_wire::{ErrorCode, LoginServer, NamedIdentity, Target, TokenRequest};
+use url::Url;
+
+use super::{Decision, Policy};
+use crate::broker::Key;
+use crate::config::{Config, RegistryConfig};
+use crate::principal::{Pinned, Principal};
+use crate::resource::Cloud;
+use crate::strategy::{Choice, Strategy, Upstream};
+use crate::token::Identity;
+
+const OWN: &str = "aaaaaaaa-0000-0000-0000-000000000001";
+const OBJECT: &str = "aaaaaaaa-0000-0000-0000-000000000002";
+const OTHER: &str = "bbbbbbbb-0000-0000-0000-000000000003";
+const TENANT: &str = "cccccccc-0000-0000-0000-000000000004";
+const FOREIGN: &str = "dddddddd-0000-0000-0000-000000000005";
+const RESOURCE_ID: &str = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/n";
+
+fn choice(strategy: Strategy) -> Choice {
+    let upstream = match strategy {
+        Strategy::ServicePrincipal => Upstream::ServicePrincipal {
+            authority: Url::parse("https://login.microsoftonline.com").unwrap(),
+            tenant: TENANT.to_uppercase(),
+            client_id: OWN.to_uppercase(),
+            secret: "s".into(),
+        },
+        _ => Upstream::AzureMl {
+            endpoint: Url::parse("http://127.0.0.1:46808/MSI/auth").unwrap(),
+            secret: None,
+        },
+    };
+    Choice {
+        strategy,
+        upstream,
+        client_id: (strategy == Strategy::ComputeIdentity).then(|| OWN.to_owned()),
+    }
+}
+
+fn policy(strategy: Strategy) -> Policy {
+    Policy::new(&choice(strategy), &Config::default())
+}
+
+fn known() -> Pinned {
+    Pinned::Known(Principal {
+        object_id: Some(OBJECT.to_owned()),
+        app_id: Some(OWN.to_owned()),
+        tenant_id: Some(TENANT.to_owned()),
+        ..Principal::default()
+    })
+}
+
+fn request() -> TokenRequest {
+    TokenRequest::new(Target::Resource("https://storage.azure.com".to_owned()))
+}
+
+fn naming(identity: NamedIdentity) -> TokenRequest {
+    TokenRequest {
+        identity: Some(identity),
+        ..request()
+    }
+}
+
+fn client(id: &str) -> TokenRequest {
+    naming(NamedIdentity::ClientId(id.to_owned()))
+}
+
+fn object(id: &str) -> TokenRequest {
+    naming(NamedIdentity::ObjectId(id.to_owned()))
+}
+
+fn resource_id() -> TokenRequest {
+    naming(NamedIdentity::ResourceId(RESOURCE_ID.to_owned()))
+}
+
+fn of_tenant(id: &str) -> TokenRequest {
+    TokenRequest {
+        tenant_id: Some(id.to_owned()),
+        ..request()
+    }
+}
+
+/// An outcome in short: whose token, or the rule.
+fn outcome(policy: &Policy, request: &TokenRequest, own: Option<&Pinned>, honours: bool) -> String {
+    match policy.authorize(request, own, honours) {
+        Ok(Decision::Granted(granted)) => {
+            let Key::Token {
+                identity, tenant, ..
+            } = granted.key()
+            else {
+                panic!("no token's key: {granted:?}");
+            };
+            match tenant {
+                None => identity.to_string(),
+                Some(tenant) => format!("{identity} of {tenant}"),
+            }
+        }
+        Ok(Decision::NeedsPrincipal(first)) => {
+            assert!(matches!(
+                first.key(),
+                Key::Token { identity: Identity::Job, tenant: None, resource } if *resource == Cloud::storage()
+            ));
+            "needs principal".to_owned()
+        }
+        Err(error) => match error.kind() {
+            ErrorCode::Denied => {
+                assert!(error.hint().is_some());
+                let (_, rule) = error.message().rsplit_once("(rule ").unwrap();
+                format!("denied by {}", rule.trim_end_matches(')'))
+            }
+            kind => kind.to_string(),
+        },
+    }
+}
+
+#[test]
+fn a_request_without_a_name_is_the_jobs_own() {
+    for strategy in [
+        Strategy::UserIdentity,
+        Strategy::ComputeIdentity,
+        Strategy::Kubernetes,
+        Strategy::SystemIdentity,
+        Strategy::ComputeInstanceUser,
+        Strategy::ServicePrincipal,
+        Strategy::AzureCli,
+        Strategy::Sandbox,
+    ] {
+        for own in [None, Some(&Pinned::Opaque), Some(&known())] {
+            assert_eq!(
+                outcome(&policy(strategy), &request(), own, false),
+                "default"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_cluster_serves_what_the_configuration_allows() {
+    let allow = |list: Option<&[&str]>| {
+        let config = Config {
+            allow_identities: list.map(|ids| ids.iter().map(ToString::to_string).collect()),
+            ..Config::default()
+        };
+        Policy::new(&choice(Strategy::ComputeIdentity), &config)
+    };
+    let upper = OTHER.to_uppercase();
+    let other = format!("client_id {OTHER}");
+    for (list, request, expected) in [
+        (None, client(OWN), "default"),
+        (None, client(&OWN.to_uppercase()), "default"),
+        (None, client(&upper), other.as_str()),
+        (None, resource_id(), &format!("resource_id {RESOURCE_ID}")),
+        (Some(&[][..]), client(OWN), "default"),
+        (Some(&[]), client(OTHER), "denied by allow-identities"),
+        (Some(&[]), object(OTHER), "denied by allow-identities"),
+        (Some(&[]), resource_id(), "denied by allow-identities"),
+        (Some(&[OTHER]), client(&upper), &other),
+        (Some(&[upper.as_str()]), client(OTHER), &other),
+        (
+            Some(&[OTHER]),
+            client(FOREIGN),
+            "denied by allow-identities",
+        ),
+        (
+            Some(&[RESOURCE_ID]),
+            resource_id(),
+            &format!("resource_id {RESOURCE_ID}"),
+        ),
+    ] {
+        assert_eq!(
+            outcome(&allow(list), &request, None, false),
+            expected,
+            "{list:?} {request:?}"
+        );
+    }
+    // Once the object id is known, it too is the job's own.
+    assert_eq!(
+        outcome(&allow(None), &object(OBJECT), Some(&known()), false),
+        "default"
+    );
+}
+
+#[test]
+fn where_there_is_one_identity_only_its_own_name_is_served() {
+    for strategy in [
+        Strategy::Kubernetes,
+        Strategy::SystemIdentity,
+        Strategy::AzureCli,
+        Strategy::Sandbox,
+    ] {
+        let policy = policy(strategy);
+        let known = known();
+        let nameless = Pinned::Known(Principal::default());
+        for (request, own, expected) in [
+            (client(OWN), None, "needs principal"),
+            (client(OWN), Some(&known), "default"),
+            (client(&OWN.to_uppercase()), Some(&known), "default"),
+            (client(OTHER), None, "needs principal"),
+            (client(OTHER), Some(&known), "denied by single-identity"),
+            (
+                client(OWN),
+                Some(&Pinned::Opaque),
+                "denied by single-identity",
+            ),
+            (client(OWN), Some(&nameless), "denied by single-identity"),
+            (object(OBJECT), None, "needs principal"),
+            (object(OBJECT), Some(&known), "default"),
+            (object(OWN), Some(&known), "denied by single-identity"),
+            (resource_id(), None, "denied by single-identity"),
+            (resource_id(), Some(&known), "denied by single-identity"),
+        ] {
+            assert_eq!(
+                outcome(&policy, &request, own, false),
+                expected,
+                "{strategy} {request:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_announced_client_id_needs_no_token_to_be_known() {
+    let policy = policy(Strategy::ServicePrincipal);
+    assert_eq!(outcome(&policy, &client(OWN), None, true), "default");
+    assert_eq!(
+        outcome(&policy, &client(OTHER), None, true),
+        "denied by single-identity"
+    );
+}
+
+#[test]
+fn users_tokens_have_no_other_name() {
+    for strategy in [Strategy::UserIdentity, Strategy::ComputeInstanceUser] {
+        for request in [client(OWN), client(OTHER), object(OBJECT), resource_id()] {
+            assert_eq!(
+                outcome(&policy(strategy), &request, Some(&known()), false),
+                "denied by named-identity",
+            );
+        }
+    }
+}
+
+#[test]
+fn names_that_are_none_never_go_upstream() {
+    for strategy in [
+        Strategy::ComputeIdentity,
+        Strategy::SystemIdentity,
+        Strategy::UserIdentity,
+    ] {
+        for request in [
+            client("clientid"),
+            client(""),
+            object("me"),
+            naming(NamedIdentity::ResourceId("name".to_owned())),
+        ] {
+            assert_eq!(
+                outcome(&policy(strategy), &request, None, false),
+                "invalid_request"
+            );
+        }
+    }
+}
+
+#[test]
+fn tenants() {
+    let known = known();
+    let own_tenant = TENANT.to_uppercase();
+    let foreign = format!("default of {FOREIGN}");
+    for (strategy, tenant, own, honours, expected) in [
+        (
+            Strategy::SystemIdentity,
+            TENANT,
+            None,
+            false,
+            "needs principal",
+        ),
+        (
+            Strategy::SystemIdentity,
+            &own_tenant,
+            Some(&known),
+            false,
+            "default",
+        ),
+        (
+            Strategy::SystemIdentity,
+            FOREIGN,
+            Some(&known),
+            false,
+            "denied by foreign-tenant",
+        ),
+        (
+            Strategy::SystemIdentity,
+            FOREIGN,
+            Some(&Pinned::Opaque),
+            false,
+            "denied by foreign-tenant",
+        ),
+        (Strategy::ServicePrincipal, TENANT, None, true, "default"),
+        (Strategy::ServicePrincipal, TENANT, None, false, "default"),
+        (Strategy::ServicePrincipal, FOREIGN, None, true, &foreign),
+        (
+            Strategy::ServicePrincipal,
+            "Other.Example",
+            None,
+            true,
+            "default of other.example",
+        ),
+        (
+            Strategy::ServicePrincipal,
+            FOREIGN,
+            None,
+            false,
+            "denied by foreign-tenant",
+        ),
+        (
+            Strategy::SystemIdentity,
+            "a/b",
+            None,
+            true,
+            "invalid_request",
+        ),
+        (Strategy::SystemIdentity, "", None, true, "invalid_request"),
+    ] {
+        let decided = outcome(&policy(strategy), &of_tenant(tenant), own, honours);
+        assert_eq!(decided, expected, "{strategy} {tenant} {honours}");
+    }
+}
+
+#[test]
+fn claims_and_validity_travel_along() {
+    let policy = policy(Strategy::SystemIdentity);
+    let grant = |request: &TokenRequest| match policy.authorize(request, None, false) {
+        Ok(Decision::Granted(granted)) => Ok(granted),
+        Ok(decision) => panic!("{decision:?}"),
+        Err(error) => Err(error.kind()),
+    };
+    let granted = grant(&TokenRequest {
+        claims: Some(r#"{"access_token":{}}"#.to_owned()),
+        min_validity: Some(60),
+        ..request()
+    })
+    .unwrap();
+    assert_eq!(granted.claims(), Some(r#"{"access_token":{}}"#));
+    assert_eq!(granted.min_validity(), Duration::from_secs(60));
+    let granted = grant(&TokenRequest {
+        min_validity: Some(u64::MAX),
+        ..request()
+    })
+    .unwrap();
+    assert_eq!(granted.min_validity(), Duration::from_secs(86_400));
+    for claims in ["", "x", "[]", "\"x\"", "{"] {
+        let refused = grant(&TokenRequest {
+            claims: Some(claims.to_owned()),
+            ..request()
+        });
+        assert_eq!(refused, Err(ErrorCode::InvalidRequest), "{claims}");
+    }
+}
+
+#[test]
+fn registries_use_the_jobs_identity_or_the_configured_one() {
+    let server = LoginServer::parse("myreg.azurecr.io", &[]).unwrap();
+    let decide = |strategy: Strategy, client_id: Option<&str>, own: Option<&Pinned>| {
+        let mut config = Config {
+            // What the configuration itself names needs no entry here.
+            allow_identities: Some(Vec::new()),
+            ..Config::default()
+        };
+        let registry = RegistryConfig {
+            client_id: client_id.map(str::to_owned),
+            ..RegistryConfig::default()
+        };
+        config
+            .registries
+            .insert("myreg.azurecr.io".to_owned(), registry);
+        match Policy::new(&choice(strategy), &config).authorize_registry(&server, own) {
+            Ok(Decision::Granted(granted)) => match granted.key() {
+                Key::Registry { identity, server } => format!("{identity} at {server}"),
+                key @ Key::Token { .. } => panic!("{key:?}"),
+            },
+            Ok(Decision::NeedsPrincipal(_)) => "needs principal".to_owned(),
+            Err(error) => error.kind().to_string(),
+        }
+    };
+    let own = "default at myreg.azurecr.io";
+    let other = format!("client_id {OTHER} at myreg.azurecr.io");
+    let known = known();
+    for (strategy, client_id, pinned, expected) in [
+        (Strategy::ComputeIdentity, None, None, own),
+        (Strategy::ComputeIdentity, Some(OWN), None, own),
+        (Strategy::ComputeIdentity, Some(OTHER), None, &other),
+        (Strategy::UserIdentity, None, None, own),
+        (Strategy::UserIdentity, Some(OTHER), None, "denied"),
+        (Strategy::SystemIdentity, Some(OWN), None, "needs principal"),
+        (Strategy::SystemIdentity, Some(OWN), Some(&known), own),
+        (
+            Strategy::SystemIdentity,
+            Some(OTHER),
+            Some(&known),
+            "denied",
+        ),
+    ] {
+        assert_eq!(
+            decide(strategy, client_id, pinned),
+            expected,
+            "{strategy} {client_id:?}"
+        );
+    }
+}
