@@ -42,7 +42,7 @@ impl AzureMl {
             asker: outside.asker(
                 // There the endpoint answers with the signed-in user's token.
                 if strategy == Strategy::ComputeInstanceUser {
-                    Issuer::UserGrant
+                    Issuer::SignedInUser
                 } else {
                     Issuer::AzureMl
                 },

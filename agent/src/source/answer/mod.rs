@@ -33,7 +33,9 @@ const NOTABLE_SKEW: Duration = Duration::from_secs(60);
 pub(super) enum Issuer {
     /// Azure ML's managed-identity endpoint.
     AzureMl,
-    /// An endpoint that answers with the submitting (or the signed-in) user's token.
+    /// The same on a compute instance, where it answers with the signed-in user's token.
+    SignedInUser,
+    /// Azure ML's on-behalf-of endpoint, which answers with the submitting user's token.
     UserGrant,
     /// App Service.
     AppService,

@@ -78,13 +78,20 @@ impl Question<'_> {
         };
         let text = refusal.text.as_deref().unwrap_or_default();
         let word = refusal.code.as_deref().unwrap_or_default();
-        if self.issuer == Issuer::UserGrant
-            && (refusal
-                .number
-                .is_some_and(|number| GRANT_ENDED.contains(&number))
-                || GRANT_ENDED_WORDS.contains(&word)
-                || text.contains("SSO failure"))
-        {
+        let by_code = refusal
+            .number
+            .is_some_and(|number| GRANT_ENDED.contains(&number))
+            || GRANT_ENDED_WORDS
+                .iter()
+                .any(|ended| word == *ended || text.contains(ended));
+        // Words alone count only where nothing but a grant can be meant: the managed-identity endpoint says "SSO failure"
+        // of any resource that it has no token for.
+        let by_text = text.contains("SSO failure");
+        if match self.issuer {
+            Issuer::UserGrant => by_code || by_text,
+            Issuer::SignedInUser => by_code,
+            _ => false,
+        } {
             return verdict(
                 ErrorCode::GrantEnded,
                 "the user's session behind this job has ended: the user has to sign in again and submit the job again",
@@ -152,19 +159,19 @@ impl Question<'_> {
             _ => {}
         }
         match (self.issuer, status.as_u16()) {
-            (Issuer::AzureMl | Issuer::UserGrant, _)
+            (Issuer::AzureMl | Issuer::SignedInUser | Issuer::UserGrant, _)
                 if text.contains("Invalid secret token header") =>
             {
                 "the endpoint does not accept MSI_SECRET: see that the job's environment is passed on unchanged"
             }
-            (Issuer::AzureMl, _) if text.contains("SSO failure") => {
+            (Issuer::AzureMl | Issuer::SignedInUser, _) if text.contains("SSO failure") => {
                 "the compute instance has no signed-in user: sign in, or assign a managed identity to it"
             }
             (Issuer::AzureMl, 400) => {
                 "the identity is not assigned to the compute, or the client id is wrong: compare DEFAULT_IDENTITY_CLIENT_ID with the compute's identities"
             }
             (Issuer::UserGrant, 400) => {
-                "the job has no user identity to act for: submit it with the identity type `user_identity`"
+                "the user's session has ended, or the job was submitted without the identity type `user_identity`: submit it again with it"
             }
             (Issuer::Imds | Issuer::AppService, 400) => {
                 "no such identity is assigned here, or there are several and none was named: name one by its client id"

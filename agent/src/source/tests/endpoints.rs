@@ -159,10 +159,21 @@ async fn a_system_identity_is_asked_for_a_second_time_with_an_empty_client_id() 
 async fn the_endpoint_of_a_compute_instance_answers_for_a_user() {
     let text = "SSO failure: unable to retrieve a token. Error Token service ci. Token not found";
     for (strategy, kind) in [
-        (Strategy::ComputeInstanceUser, ErrorCode::GrantEnded),
+        (Strategy::ComputeInstanceUser, ErrorCode::Rejected),
         (Strategy::ComputeIdentity, ErrorCode::Rejected),
     ] {
         let server = Server::start([answer(401, "content-type: text/plain\r\n", text)]).await;
+        let source = azure_ml(&server, Some(GUID), strategy);
+        let error = fetch(&source, Identity::Job).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.hint().unwrap().contains("sign in"), "{error:?}");
+    }
+    for (strategy, kind) in [
+        (Strategy::ComputeInstanceUser, ErrorCode::GrantEnded),
+        (Strategy::ComputeIdentity, ErrorCode::Rejected),
+    ] {
+        let ended = refusal(400, "invalid_grant", "AADSTS50173: revoked");
+        let server = Server::start([ended]).await;
         let source = azure_ml(&server, Some(GUID), strategy);
         let error = fetch(&source, Identity::Job).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");

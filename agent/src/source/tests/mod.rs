@@ -1,6 +1,7 @@
 //! Sources against scripted endpoints on real sockets.
 
 mod choice;
+mod doubles;
 mod endpoints;
 mod entra;
 mod on_behalf_of;
