@@ -197,9 +197,11 @@ impl Registry {
 
 /// Whether the issuer does not issue for this audience: then, and only then, another one is worth asking for.
 fn is_audience_refused(error: &TokenError) -> bool {
+    // Azure ML's endpoints say "SSO failure" of an audience they do not issue and of a session that has ended alike. In the
+    // second case the other audience is refused too, and the first refusal is what the caller sees.
     matches!(
         error.kind(),
-        ErrorCode::Rejected | ErrorCode::InvalidRequest
+        ErrorCode::Rejected | ErrorCode::InvalidRequest | ErrorCode::GrantEnded
     )
 }
 

@@ -177,7 +177,7 @@ async fn resource_manager_stands_in_only_when_the_registrys_audience_is_refused(
         (ErrorCode::Rejected, &[ACR, ARM][..]),
         (ErrorCode::InvalidRequest, &[ACR, ARM]),
         (ErrorCode::Transient, &[ACR]),
-        (ErrorCode::GrantEnded, &[ACR]),
+        (ErrorCode::GrantEnded, &[ACR, ARM]),
         (ErrorCode::Denied, &[ACR]),
         (ErrorCode::Unavailable, &[ACR]),
         (ErrorCode::Internal, &[ACR]),
