@@ -13,20 +13,26 @@ use super::{
 };
 use crate::platform::{Clock, Environment, Files};
 
-const TIGHT: Limits = Limits {
-    connect: Duration::from_millis(500),
-    total: Duration::from_millis(500),
+const SMALL: Limits = Limits {
     max_body: 1024,
+    ..Limits::REMOTE
 };
 
 fn get(url: Url) -> Request {
     Request::get(url, Route::Direct)
 }
 
-/// Asks a server with this script within tight limits.
-async fn failure(reply: Reply) -> TransportError {
+/// Asks a server with this script, within a short time where it is the time that is meant to run out.
+async fn failure(reply: Reply, kind: FailureKind) -> TransportError {
+    let limits = match kind {
+        FailureKind::Timeout => Limits {
+            total: Duration::from_millis(300),
+            ..SMALL
+        },
+        _ => SMALL,
+    };
     let server = Server::start([reply]).await;
-    let request = get(server.url("/token?secret=hidden")).with_limits(TIGHT);
+    let request = get(server.url("/token?secret=hidden")).with_limits(limits);
     let error = transport().send(&request).await.unwrap_err();
     assert!(
         error.to_string().contains(server.url("/token").as_str()),
@@ -111,7 +117,7 @@ async fn what_keeps_an_answer_from_coming() {
         ),
         (answer(304, "", ""), FailureKind::Redirect),
     ] {
-        let error = failure(reply.clone()).await;
+        let error = failure(reply.clone(), kind).await;
         assert_eq!(error.kind(), kind, "{reply:?}: {error}");
     }
 }
@@ -119,7 +125,7 @@ async fn what_keeps_an_answer_from_coming() {
 #[tokio::test]
 async fn a_body_of_exactly_the_limit_is_read() {
     let server = Server::start([answer(200, "", &"x".repeat(1024))]).await;
-    let request = get(server.url("/")).with_limits(TIGHT);
+    let request = get(server.url("/")).with_limits(SMALL);
     let response = transport().send(&request).await.unwrap();
     assert_eq!(response.body().len(), 1024);
 }
