@@ -116,12 +116,7 @@ pub(super) struct RunOptions {
     #[arg(long, short)]
     pub(super) quiet: bool,
     /// COMMAND and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub(super) command: Vec<OsString>,
 }
 

@@ -5,6 +5,8 @@ mod announce;
 mod arguments;
 mod env;
 mod exit;
+mod explain;
+mod explaining;
 mod health;
 mod log;
 mod output;
@@ -43,7 +45,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, entry: Entry) -> Endi
         Action::Env => env::env(&global),
         Action::Wait(options) => wait::wait(&global, &options),
         Action::Health(options) => health::health(&global, &options),
-        Action::Explain(_) => exit::INTERNAL,
+        Action::Explain(options) => explaining::explain(&global, &options),
     };
     Ending::Exited(code)
 }

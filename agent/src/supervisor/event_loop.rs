@@ -107,6 +107,8 @@ fn wait_only(mut child: std::process::Child) -> Ending {
 impl Supervisor {
     fn watch_command(&mut self) -> Ending {
         loop {
+            // Before the first wait too: a COMMAND that ended while signals were not yet blocked again left no SIGCHLD behind.
+            self.reap();
             if let Some(ending) = self.ending {
                 return ending;
             }
@@ -118,7 +120,6 @@ impl Supervisor {
                     let _ = kill(Pid::from_raw(self.command), signal);
                 }
             }
-            self.reap();
         }
     }
 
