@@ -16,7 +16,7 @@ use super::answer::{self, Audience};
 use crate::config::{Config, RegistryConfig};
 use crate::error::TokenError;
 use crate::platform::Clock;
-use crate::principal::jwt_expiry;
+use crate::principal::{Principal, jwt_expiry};
 use crate::resource::{Cloud, Resource};
 use crate::token::{AccessToken, Identity};
 use crate::transport::{Request, RetryPolicy, Route, Transport};
@@ -102,10 +102,10 @@ impl Registry {
                 resource if *resource == arm => Audience::ResourceManager,
                 _ => Audience::Other,
             };
-            let token = self.tokens.entra_token(identity, &resource, tenant).await?;
+            let token = self.issued_by(tenant, identity, &resource).await?;
             return Ok(Entra { token, audience });
         }
-        let error = match self.tokens.entra_token(identity, &own, tenant).await {
+        let error = match self.issued_by(tenant, identity, &own).await {
             Ok(token) => {
                 return Ok(Entra {
                     token,
@@ -128,7 +128,7 @@ impl Registry {
             reason = %error,
             "no token for the registry's own audience can be had; it gets one of Azure Resource Manager, which is good for more than this registry (registry_arm_fallback)"
         );
-        match self.tokens.entra_token(identity, &arm, tenant).await {
+        match self.issued_by(tenant, identity, &arm).await {
             Ok(token) => Ok(Entra {
                 token,
                 audience: Audience::ResourceManager,
@@ -136,6 +136,31 @@ impl Registry {
             // Worth another try; a second refusal adds nothing to the first one.
             Err(second) if second.is_transient() => Err(second),
             Err(_) => Err(error),
+        }
+    }
+
+    /// A token issued by the configured tenant. A managed identity can't be asked for one, but its own may be the one.
+    async fn issued_by(
+        &self,
+        tenant: Option<&str>,
+        identity: &Identity,
+        resource: &Resource,
+    ) -> Result<AccessToken, TokenError> {
+        let error = match self.tokens.entra_token(identity, resource, tenant).await {
+            Err(error) if error.kind() == ErrorCode::Unavailable => error,
+            result => return result,
+        };
+        let Some(tenant) = tenant else {
+            return Err(error);
+        };
+        let token = self.tokens.entra_token(identity, resource, None).await?;
+        let own =
+            Principal::from_token(token.secret.expose()).and_then(|principal| principal.tenant_id);
+        match own {
+            Some(own) if own.eq_ignore_ascii_case(tenant) => Ok(token),
+            _ => Err(error.with_hint(
+                "This registry's `tenant_id` is not the tenant of the job's identity, which can't leave its own: correct it, or use an identity of that tenant.",
+            )),
         }
     }
 

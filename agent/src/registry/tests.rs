@@ -23,6 +23,8 @@ const TENANT: &str = "6f1f3c9a-0d5e-4f0b-9d63-3f2b8f6f7a10";
 #[derive(Default)]
 struct Issuer {
     refused: Mutex<Vec<(&'static str, TokenError)>>,
+    /// A managed identity: no request may name a tenant.
+    own_tenant_only: bool,
     asked: Mutex<Vec<(Identity, String, Option<String>)>>,
 }
 
@@ -39,6 +41,9 @@ impl EntraTokens for Issuer {
             resource.to_string(),
             tenant.map(str::to_owned),
         ));
+        if self.own_tenant_only && tenant.is_some() {
+            return Err(TokenError::new(ErrorCode::Unavailable, "own tenant only"));
+        }
         let refused = self.refused.lock().unwrap();
         if let Some((_, error)) = refused.iter().find(|(name, _)| *name == resource.as_str()) {
             return Err(error.clone());
@@ -169,6 +174,29 @@ async fn a_configured_tenant_goes_to_the_issuer_and_into_the_form() {
         scene.acr.requests()[0].field("tenant").as_deref(),
         Some(TENANT)
     );
+}
+
+#[tokio::test]
+async fn a_managed_identity_serves_its_own_tenant_and_no_other() {
+    for (tenant, is_served) in [
+        (TENANT.to_uppercase(), true),
+        ("11111111-2222-3333-4444-555555555555".to_owned(), false),
+        ("contoso.example".to_owned(), false),
+    ] {
+        let mut scene = Scene::new();
+        scene.settings().tenant_id = Some(tenant.clone());
+        scene.issuer = Arc::new(Issuer {
+            own_tenant_only: true,
+            ..Issuer::default()
+        });
+        let result = scene.credential().await;
+        assert_eq!(result.is_ok(), is_served, "{tenant}");
+        assert_eq!(scene.acr.requests().len(), usize::from(is_served));
+        if let Err(error) = result {
+            assert_eq!(error.kind(), ErrorCode::Unavailable);
+            assert!(error.hint().unwrap().contains("tenant_id"));
+        }
+    }
 }
 
 #[tokio::test]
