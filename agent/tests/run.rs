@@ -2,6 +2,11 @@
 //!
 //! Nothing here asks for an identity outside: the sandbox, or an environment that names none and forbids the probe.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "also outside the test functions, what fails here fails the test"
+)]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::AsFd as _;

@@ -35,19 +35,15 @@ pub(super) fn refusal(error: &StartError) {
 }
 
 fn who(choice: &Choice) -> String {
-    let mut text = format!("who: {}", choice.strategy);
-    match &choice.upstream {
+    let id = match &choice.upstream {
         Upstream::WorkloadIdentity { client_id, .. }
-        | Upstream::ServicePrincipal { client_id, .. } => {
-            text.push_str(&format!(" (client id {client_id})"));
-        }
-        _ => {
-            if let Some(id) = &choice.client_id {
-                text.push_str(&format!(" (client id {id})"));
-            }
-        }
+        | Upstream::ServicePrincipal { client_id, .. } => Some(client_id),
+        _ => choice.client_id.as_ref(),
+    };
+    match id {
+        Some(id) => format!("who: {} (client id {id})", choice.strategy),
+        None => format!("who: {}", choice.strategy),
     }
-    text
 }
 
 /// How long the issuer can be away before anybody notices: a token is renewed at half its life when it lives two hours or more,

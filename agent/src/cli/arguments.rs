@@ -65,7 +65,7 @@ pub(super) struct GlobalOptions {
 pub(super) enum Action {
     /// Run COMMAND with an agent beside it
     ///
-    /// COMMAND gets the same streams, limits, signals and environment as without jobcred, plus JOBCRED_SOCKET. Signals are passed
+    /// COMMAND gets the same streams, limits, signals and environment as without jobcred, plus `JOBCRED_SOCKET`. Signals are passed
     /// on to it, and jobcred ends exactly as it does. When no identity can be had, that is said and COMMAND runs all the same.
     #[command(after_help = "\
 Examples:
@@ -93,7 +93,7 @@ Examples:
     /// Run an agent in the foreground, as a sidecar
     ///
     /// Answers on its socket until it is told to end, and then for a grace (25 s by default) more. Takes a socket that is passed to
-    /// it by the LISTEN_FDS convention, else makes one.
+    /// it by the `LISTEN_FDS` convention, else makes one.
     #[command(after_help = "Example:\n  jobcred agent --socket /run/jobcred/agent.sock")]
     Agent(AgentOptions),
     /// Print shell lines that make a shell find the agent

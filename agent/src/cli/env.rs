@@ -24,11 +24,9 @@ pub(super) fn env(global: &GlobalOptions) -> i32 {
     };
     let mut variables = vec![(SOCKET_VARIABLE.to_owned(), path.display().to_string())];
     variables.extend(with_loopback(&environment));
-    let lines: String = variables
-        .iter()
-        .map(|(name, value)| format!("export {name}={}\n", quote(value)))
-        .collect();
-    output::print(&lines);
+    for (name, value) in &variables {
+        output::print(&format!("export {name}={}\n", quote(value)));
+    }
     exit::OK
 }
 

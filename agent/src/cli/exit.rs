@@ -6,7 +6,7 @@ pub const OK: i32 = 0;
 pub const USAGE: i32 = 2;
 /// jobcred itself failed.
 pub const INTERNAL: i32 = 120;
-/// No identity can be had here: `agent`, or `run --required`.
+/// No identity can be had here: `explain`, `agent`, or `run --required`.
 pub const NO_IDENTITY: i32 = 121;
 /// There is no place for the socket, or an agent already answers there: `agent`, or `run --required`.
 pub const NO_SOCKET: i32 = 122;
@@ -14,7 +14,7 @@ pub const NO_SOCKET: i32 = 122;
 pub const NO_AGENT: i32 = 123;
 /// The time given to `wait` is over. The code that timeout(1) uses.
 pub const TIMED_OUT: i32 = 124;
-/// The agent answered with an error; it is on stderr.
+/// The agent, or the issuer asked by `explain --probe`, answered with an error; it is on stderr.
 pub const REFUSED: i32 = 125;
 
 /// The same for `--help`. A test keeps it in step with the constants.
@@ -23,11 +23,11 @@ Exit codes:
   0        success; `run` ends exactly as COMMAND did, by the same signal if a signal killed it
   2        a mistake in the command line or in the configuration; COMMAND was not started
   120      jobcred itself failed
-  121      no identity can be had here (`agent`, `run --required`)
+  121      no identity can be had here (`explain`, `agent`, `run --required`)
   122      no place for the socket, or an agent already answers there (`agent`, `run --required`)
   123      no agent answers (`token`, `env`, `status`, `health`)
   124      not ready in time (`wait`)
-  125      the agent answered with an error
+  125      a token or an answer was refused; the reason is on stderr
   126,127  COMMAND cannot be run, or is not found (as in shells)";
 
 #[cfg(test)]

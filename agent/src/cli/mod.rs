@@ -38,7 +38,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, entry: Entry) -> Endi
     };
     let global = arguments.global;
     let code = match arguments.action {
-        Action::Run(options) => return run::run(global, options, entry),
+        Action::Run(options) => return run::run(&global, options, entry),
         Action::Agent(options) => agent::agent(&global, &options),
         Action::Token(options) => token::token(&global, options),
         Action::Status(options) => status::status(&global, &options),

@@ -1,5 +1,6 @@
 //! What subcommands print.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 /// Writes to stdout. A reader that has gone away (`jobcred status | head -1`) is not an error.
@@ -11,9 +12,12 @@ pub(super) fn print(text: &str) {
 /// Lines of two columns, the second one aligned.
 pub(super) fn aligned(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter()
-        .map(|(name, value)| format!("{name:width$}  {value}\n"))
-        .collect()
+    let mut out = String::new();
+    for (name, value) in rows {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{name:width$}  {value}");
+    }
+    out
 }
 
 /// A span of time as people say it, in its two largest units.

@@ -11,8 +11,8 @@ use crate::agent::choose;
 use crate::strategy::{Facts, Selection, Strategy, select, wants_probe};
 use crate::supervisor::{self, AgentPlan, Ending, Entry, Plan, say};
 
-pub(super) fn run(options: GlobalOptions, run: RunOptions, entry: Entry) -> Ending {
-    let setup = match Setup::read(&options) {
+pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> Ending {
+    let setup = match Setup::read(options) {
         Ok(setup) => setup,
         Err(report) => {
             say(&report);
@@ -55,7 +55,7 @@ pub(super) fn run(options: GlobalOptions, run: RunOptions, entry: Entry) -> Endi
             variables.push((SOCKET_VARIABLE.to_owned(), path));
             Some(AgentPlan {
                 socket: place.socket,
-                arguments: agent_arguments(&options),
+                arguments: agent_arguments(options),
             })
         }
         Err(error) => {

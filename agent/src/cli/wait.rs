@@ -19,9 +19,8 @@ pub(super) fn wait(global: &GlobalOptions, options: &WaitOptions) -> i32 {
     loop {
         let left = limit.saturating_sub(begin.elapsed());
         let client = seek::impatient_client(global, left.max(PAUSE));
-        let error = match client.get(READY_PATH) {
-            Ok(_) => return exit::OK,
-            Err(error) => error,
+        let Err(error) = client.get(READY_PATH) else {
+            return exit::OK;
         };
         if !may_pass(error.kind()) {
             return seek::report(&error);
