@@ -541,6 +541,43 @@ fn a_sidecar_agent_answers_and_ends_with_its_grace() {
     assert!(!Path::new(&path).exists());
 }
 
+#[test]
+fn an_agent_takes_the_socket_it_is_given() {
+    use command_fds::{CommandFdExt as _, FdMapping};
+    let place = Place::new();
+    let path = place.file("given.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mapping = FdMapping {
+        parent_fd: listener.into(),
+        child_fd: 3,
+    };
+    let mut command = place.jobcred(&["agent", "--sandbox"]);
+    command.env("LISTEN_FDS", "1").env("JOBCRED_GRACE", "0s");
+    let mut agent = command
+        .stderr(Stdio::null())
+        .fd_mappings(vec![mapping])
+        .unwrap()
+        .spawn()
+        .unwrap();
+    // It may still be starting: the question waits in the queue.
+    let output = place.output(&["status", "--json", "--socket", path.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    kill(
+        Pid::from_raw(i32::try_from(agent.id()).unwrap()),
+        Signal::SIGTERM,
+    )
+    .unwrap();
+    assert!(agent.wait().unwrap().success());
+    assert!(path.exists(), "what others made is not ours to remove");
+
+    let output = place
+        .jobcred(&["agent", "--sandbox"])
+        .env("LISTEN_FDS", "1")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(122), "there is no descriptor 3");
+}
+
 /// Needs root, or a kernel that lets users make namespaces of their own.
 #[test]
 fn as_pid_1_orphans_are_reaped_and_signals_become_codes() {

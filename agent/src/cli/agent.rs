@@ -31,6 +31,16 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
             return exit::USAGE;
         }
     };
+    // Before the runtime: it takes the convention's variables out of the environment.
+    let given = match ListenFd::from_env().take_unix_listener(0) {
+        Ok(given) => given,
+        Err(error) => {
+            say(&format!(
+                "the socket passed by LISTEN_FDS cannot be used: {error}"
+            ));
+            return exit::NO_SOCKET;
+        }
+    };
     super::log::init(&setup.config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -42,7 +52,7 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
             return exit::INTERNAL;
         }
     };
-    runtime.block_on(serve(&setup, agent.supervised.is_some()))
+    runtime.block_on(serve(&setup, given, agent.supervised.is_some()))
 }
 
 /// Leaves the job's session, so that a signal to its process group does not reach the agent, and ends with the supervisor.
@@ -57,7 +67,7 @@ fn detach(supervisor: i32) -> bool {
     getppid().as_raw() == supervisor
 }
 
-async fn serve(setup: &Setup, supervised: bool) -> i32 {
+async fn serve(setup: &Setup, given: Option<UnixListener>, supervised: bool) -> i32 {
     // Signals are caught before anything can be asked for, so that none ends the process half-way.
     let (stop, stopped) = watch::channel(false);
     let grace = if supervised {
@@ -83,7 +93,7 @@ async fn serve(setup: &Setup, supervised: bool) -> i32 {
         announce::refusal(error);
         return exit::NO_IDENTITY;
     }
-    let (listener, file) = match listener(setup) {
+    let (listener, file) = match given.map_or_else(|| bind(setup), |given| Ok((given, None))) {
         Ok(listener) => listener,
         Err(error) => {
             say(&error.to_string());
@@ -106,11 +116,8 @@ async fn serve(setup: &Setup, supervised: bool) -> i32 {
     }
 }
 
-/// The socket that was passed to us, else one of our own.
-fn listener(setup: &Setup) -> Result<(UnixListener, Option<SocketFile>), BindError> {
-    if let Ok(Some(listener)) = ListenFd::from_env().take_unix_listener(0) {
-        return Ok((listener, None));
-    }
+/// A socket of our own.
+fn bind(setup: &Setup) -> Result<(UnixListener, Option<SocketFile>), BindError> {
     let config = &setup.config;
     let (environment, uid) = (&setup.outside.environment, setup.outside.own_uid);
     let bound: BoundSocket = if config.strategy == Some(Strategy::Sandbox) {

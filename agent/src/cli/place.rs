@@ -81,11 +81,13 @@ fn private_paths(paths: &[PathBuf], environment: &Environment, uid: u32) -> Vec<
                 .join(format!("jobcred-{uid}"))
                 .join(SOCKET_FILE)
         });
-    paths
-        .iter()
-        .cloned()
-        .chain(standard(environment, uid))
-        .chain(temporary)
-        .map(|path| path.with_file_name(&name))
-        .collect()
+    let mut own = Vec::new();
+    let usual = paths.iter().cloned().chain(standard(environment, uid));
+    for path in usual.chain(temporary) {
+        let path = path.with_file_name(&name);
+        if !own.contains(&path) {
+            own.push(path);
+        }
+    }
+    own
 }

@@ -96,7 +96,7 @@ impl Agent {
 }
 
 fn null_device(write: bool) -> io::Result<Stdio> {
-    // A container without /dev must still get its agent: then the null device is an empty pipe's end.
+    // A container without /dev must still get its agent: a directory carries nothing either way.
     match File::options().read(!write).write(write).open("/dev/null") {
         Ok(file) => Ok(file.into()),
         Err(_) => fs::File::open("/").map(Into::into),
