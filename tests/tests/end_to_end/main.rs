@@ -1,0 +1,8 @@
+//! The real programs against the doubles of Azure, from a job's environment to what its processes get.
+//!
+//! Run by `tests/isolated`, after `cargo build --workspace --bins`; `make test` does both.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod strategies;

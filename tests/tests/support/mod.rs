@@ -1,0 +1,20 @@
+//! Real processes in an environment of their own, whose every output is searched for secrets.
+//!
+//! A [`World`] is a directory, an environment and the secrets in play. What is started in it is ended and searched when
+//! it is dropped, so that no test can forget to.
+
+mod binaries;
+mod http;
+mod process;
+mod scan;
+mod world;
+
+pub use binaries::binary;
+pub use http::{Answer, Connection};
+pub use process::{Output, Process};
+pub use world::{Agent, Call, World};
+
+use std::time::Duration;
+
+/// After this long a test is hung, not slow.
+pub const HUNG: Duration = Duration::from_secs(90);
