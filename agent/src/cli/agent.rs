@@ -4,7 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{getppid, setsid};
 use tokio::signal::unix::{SignalKind, signal};
@@ -63,6 +63,8 @@ fn detach(supervisor: i32) -> bool {
     // Fails only for a group's leader, which a child never is.
     let _ = setsid();
     let _ = set_pdeathsig(Signal::SIGTERM);
+    // Started by way of /proc/self/exe, it would be listed as "exe".
+    let _ = set_name(c"jobcred");
     // It may have died before the line above.
     getppid().as_raw() == supervisor
 }
@@ -120,7 +122,8 @@ async fn serve(setup: &Setup, given: Option<UnixListener>, supervised: bool) -> 
 fn bind(setup: &Setup) -> Result<(UnixListener, Option<SocketFile>), BindError> {
     let config = &setup.config;
     let (environment, uid) = (&setup.outside.environment, setup.outside.own_uid);
-    let bound: BoundSocket = if config.strategy == Some(Strategy::Sandbox) {
+    let sandbox = config.strategy == Some(Strategy::Sandbox);
+    let bound: BoundSocket = if sandbox && !place::is_chosen(config, environment, uid) {
         place::bind_for_run(config, environment, uid, true)?.socket
     } else {
         let paths = place::candidates(config, environment, uid);

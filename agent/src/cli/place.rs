@@ -23,6 +23,15 @@ pub(super) fn candidates(config: &Config, environment: &Environment, uid: u32) -
     }
 }
 
+/// Whether the configuration names a place where nobody would look unasked.
+pub(super) fn is_chosen(config: &Config, environment: &Environment, uid: u32) -> bool {
+    let usual = standard(environment, uid);
+    config
+        .socket
+        .as_ref()
+        .is_some_and(|path| !usual.contains(path))
+}
+
 fn standard(environment: &Environment, uid: u32) -> Vec<PathBuf> {
     SocketSearch {
         explicit: None,
@@ -90,4 +99,37 @@ fn private_paths(paths: &[PathBuf], environment: &Environment, uid: u32) -> Vec<
         }
     }
     own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_chosen, private_paths, standard};
+    use crate::config::Config;
+    use crate::platform::Environment;
+
+    #[test]
+    fn a_sandbox_is_only_where_somebody_put_it() {
+        let environment = Environment::from([("XDG_RUNTIME_DIR", "/run/user/7")]);
+        let mut config = Config::default();
+        assert!(!is_chosen(&config, &environment, 7));
+        for path in standard(&environment, 7) {
+            config.socket = Some(path);
+            assert!(!is_chosen(&config, &environment, 7));
+        }
+        config.socket = Some("/shared/sandbox/agent.sock".into());
+        assert!(is_chosen(&config, &environment, 7));
+    }
+
+    #[test]
+    fn private_paths_are_beside_the_usual_ones_and_never_one_of_them() {
+        let environment = Environment::from([("TMPDIR", "/scratch")]);
+        let usual = standard(&environment, 7);
+        let own = private_paths(&usual, &environment, 7);
+        assert!(own.iter().all(|path| !usual.contains(path)));
+        let dirs: Vec<_> = own.iter().filter_map(|path| path.parent()).collect();
+        assert_eq!(
+            dirs,
+            ["/run/jobcred", "/tmp/jobcred-7", "/scratch/jobcred-7"].map(std::path::Path::new)
+        );
+    }
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ impl Agent {
         };
         let mut command = Command::new("/proc/self/exe");
         command
+            .arg0("jobcred")
             .args(&self.arguments)
             .env("LISTEN_FDS", "1")
             // The convention wants the child's own pid here, which nobody knows yet; left over from somebody else it would be wrong.
