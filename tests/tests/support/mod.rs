@@ -5,12 +5,14 @@
 
 mod binaries;
 mod http;
+mod nested;
 mod process;
 mod scan;
 mod world;
 
 pub use binaries::binary;
 pub use http::{Answer, Connection};
+pub use nested::in_namespace_with_imds;
 pub use process::{Output, Process};
 pub use world::{Agent, Call, World};
 

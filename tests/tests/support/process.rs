@@ -25,13 +25,7 @@ impl Output {
     /// Fails unless it ended well.
     #[track_caller]
     pub fn succeeded(self) -> Self {
-        assert_eq!(
-            self.code,
-            Some(0),
-            "\n{}\n{}",
-            self.stdout,
-            self.stderr
-        );
+        assert_eq!(self.code, Some(0), "\n{}\n{}", self.stdout, self.stderr);
         self
     }
 

@@ -86,7 +86,10 @@ impl World {
     fn prepared(&self, mut command: Command) -> Command {
         command
             .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
             .env("HOME", self.path())
             .env("JOBCRED_LOG", "debug")
             .env("JOBCRED_SOCKET", self.socket())
@@ -208,7 +211,10 @@ impl Agent<'_> {
     #[track_caller]
     pub fn is_unharmed(&self) {
         let answer = self.world.ask("GET", "/healthz");
-        assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"status":"ok"}"#));
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (200, r#"{"status":"ok"}"#)
+        );
     }
 
     /// Ends it in order, at once, and returns what it wrote.
