@@ -1,0 +1,38 @@
+"""Where the programs under test and the programs they are tested with are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = Path(__file__).resolve().parent / "jobs"
+PYTHON_PACKAGE = ROOT / "python-shim" / "src"
+
+
+def built(name: str) -> str:
+    """A program of this workspace: in `JOBCRED_TARGET_DIR` if that is set, else the release build."""
+    directory = Path(os.environ.get("JOBCRED_TARGET_DIR") or ROOT / "target" / "release")
+    path = directory / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not built: run `make test-clients`, or set JOBCRED_TARGET_DIR")
+    return str(path)
+
+
+def azurite() -> str:
+    """The storage emulator: `JOBCRED_AZURITE` if that is set, else what `tests/setup clients` installed."""
+    path = Path(
+        os.environ.get("JOBCRED_AZURITE") or ROOT / ".tools" / "node" / "node_modules" / ".bin" / "azurite-blob"
+    )
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there: run `tests/setup clients`")
+    return str(path)
+
+
+def system(name: str) -> str:
+    """A program of the system."""
+    path = shutil.which(name)
+    if path is None:
+        raise FileNotFoundError(f"{name} is not installed: run `tests/setup clients`")
+    return path

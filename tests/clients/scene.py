@@ -1,0 +1,124 @@
+"""One machine of a test: its doubles, its storage, the programs that run on it, and a look at all they say."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import places
+from doubles import Doubles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from azurite import Azurite
+
+# A bound for what hangs; on a loaded machine a run takes a fraction of it.
+RUN_SECONDS = 180
+
+# Every run has a `/run` of its own, as a container has: agents of one machine must not meet here.
+OWN_RUN = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o mode=755 tmpfs /run && exec "$@"', "sh")
+
+
+@dataclass
+class Finished:
+    """A program that has ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    def __str__(self) -> str:
+        return f"status {self.status}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
+
+    def lines_of_json(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stdout.splitlines() if line.startswith("{")]
+
+
+@dataclass
+class Scene:
+    """What a test works with. Everything that a program prints is searched for every secret in play."""
+
+    directory: Path
+    doubles: Doubles
+    azurite: Azurite | None = None
+    # Tokens that no double knows of: the sandbox makes its own.
+    more_secrets: list[str] = field(default_factory=list)
+
+    @property
+    def ca_bundle(self) -> Path:
+        """The authorities of the doubles and of the storage, as the system's roots would be."""
+        bundle = self.directory / "bundle.pem"
+        files = [self.doubles.ready["ca"], *([self.azurite.ca] if self.azurite else [])]
+        bundle.write_text("".join(Path(file).read_text() for file in files))
+        bundle.chmod(0o644)
+        return bundle
+
+    def environment(self, platform: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What a container has, and what its platform adds."""
+        ca = str(self.ca_bundle)
+        variables = {
+            "PATH": f"{Path(places.built('jobcred')).parent}:{os.environ['PATH']}",
+            "HOME": str(self.directory),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(places.PYTHON_PACKAGE),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "SSL_CERT_FILE": ca,
+            "REQUESTS_CA_BUNDLE": ca,
+            "JOBCRED_LOG": "debug",
+        }
+        if self.azurite:
+            variables["STORAGE_ACCOUNT_URL"] = self.azurite.account_url
+        return variables | dict(platform or {})
+
+    def run(
+        self, command: Sequence[str], environment: Mapping[str, str], *, prefix: Sequence[str] = OWN_RUN
+    ) -> Finished:
+        """Runs `command` to its end."""
+        done = subprocess.run(
+            [*prefix, *command],
+            env=dict(environment),
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=RUN_SECONDS,
+            check=False,
+        )
+        self.scan(done.stdout + b"\n" + done.stderr)
+        return Finished(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+    def job(self, arguments: Sequence[str], platform: Mapping[str, str], *options: str) -> Finished:
+        """`jobcred run -- COMMAND`, with what the platform would set."""
+        return self.run([places.built("jobcred"), "run", *options, "--", *arguments], self.environment(platform))
+
+    def scan(self, output: bytes) -> None:
+        """Fails the test when a secret shows in `output`."""
+        leaks = self.doubles.leaks(output)
+        for index, secret in enumerate(self.more_secrets):
+            parts = [secret, secret.rsplit(".", 1)[-1]]
+            forms = [form for part in parts for form in (part.encode(), base64.b64encode(part.encode()))]
+            if any(form in output for form in forms):
+                leaks.append({"name": f"secret {index}", "form": "whole or in part"})
+        assert leaks == [], f"secrets show in the output: {leaks}"
+
+
+def python(script: str, *arguments: str) -> list[str]:
+    """The command for one of the programs in `jobs`."""
+    return [sys.executable, str(places.JOBS / script), *arguments]
+
+
+def at_once(*commands: Sequence[str]) -> list[str]:
+    """One command that runs several at the same time and fails when one of them does."""
+    script = """
+import subprocess, sys
+commands = __import__("json").loads(sys.argv[1])
+running = [subprocess.Popen(command) for command in commands]
+sys.exit(max(abs(process.wait()) for process in running))
+"""
+    return [sys.executable, "-c", script, json.dumps([list(command) for command in commands])]

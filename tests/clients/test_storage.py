@@ -1,0 +1,91 @@
+"""Storage SDKs write and read a blob with the job's token, on every platform and while tokens are renewed."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from platforms import PLATFORMS, Platform
+from scene import Finished, Scene, at_once, python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from azurite import Azurite
+
+STORAGE = "https://storage.azure.com"
+# Seconds that a token lives. It is renewed after three quarters; what is left then is how late a loaded machine may be.
+LIFETIME = 10
+
+
+@pytest.fixture(params=PLATFORMS, ids=lambda platform: platform.name)
+def platform(request: pytest.FixtureRequest) -> Platform:
+    chosen: Platform = request.param
+    return chosen
+
+
+def test_every_client_reads_and_writes_as_the_right_principal_across_a_renewal(
+    platform: Platform, scene: Callable[..., Scene], azurite: Azurite
+) -> None:
+    machine = scene(platform.config(LIFETIME), azurite)
+    environment = platform.environment(machine.doubles, machine.directory)
+    kept = machine.directory / "kept"
+    if platform.mint is None:
+        environment["JOBCRED_SANDBOX_LIFETIME"] = str(LIFETIME)
+    clients = at_once(
+        python("blob.py", "--tokens", "2", *(["--keep", str(kept)] if platform.mint is None else [])),
+        python("blob.py", "--tokens", "2", "--aio"),
+    )
+
+    done = machine.job(clients, environment, *platform.arguments)
+
+    assert done.status == 0, done
+    if platform.announced:
+        assert f"jobcred: who: {platform.strategy}" in done.stderr, done
+    reports = done.lines_of_json()
+    assert {report["client"] for report in reports} == {"sync", "aio"}, done
+    used = check_reports(reports, platform.principal(machine.doubles.ready), done)
+    check_upstream(platform, machine, used, done)
+    if kept.exists():
+        machine.more_secrets += kept.read_text().split()
+        machine.scan((done.stdout + done.stderr).encode())
+
+
+def check_reports(reports: list[dict[str, Any]], principal: dict[str, str], done: Finished) -> set[str]:
+    """Holds every token that the storage took to the principal; gives the digests."""
+    used: set[str] = set()
+    for report in reports:
+        assert all(int(status) < 400 for status in report["statuses"]), done
+        assert len(report["tokens"]) >= 2, done
+        for digest, claims in report["tokens"].items():
+            assert claims["oid"] == principal["object_id"], done
+            assert claims["tid"] == principal["tenant_id"], done
+            assert claims["idtyp"] == ("user" if principal["kind"] == "user" else "app"), done
+            used.add(digest)
+    return used
+
+
+def check_upstream(platform: Platform, machine: Scene, used: set[str], done: Finished) -> None:
+    """Looks at who was asked, how, and how often."""
+    asked = machine.doubles.requests()
+    wrong = {name: requests for name, requests in asked.items() if requests and name != platform.endpoint}
+    assert wrong == {}, done
+    if platform.endpoint is None or platform.mint is None:
+        return
+    issued = machine.doubles.tokens()[platform.mint]
+    by_digest = {hashlib.sha256(token["token"].encode()).hexdigest(): token for token in issued}
+    assert used <= by_digest.keys(), done
+    for token in issued:
+        assert token["principal"] == platform.principal(machine.doubles.ready), token["principal"]
+        assert token["audience"].rstrip("/") == STORAGE
+    # One fetch per renewal, however many processes ask; one more may be under way when they end.
+    assert len(issued) <= len(used) + 1, done
+    requests = asked[platform.endpoint]
+    assert len(requests) <= len(issued) + platform.extra_requests, requests
+    wanted = platform.parameters(machine.doubles.ready)
+    for request in requests[platform.extra_requests :]:
+        query = dict(parse_qsl(request["query"], keep_blank_values=True))
+        assert {name: query.get(name) for name in wanted} == wanted, query
