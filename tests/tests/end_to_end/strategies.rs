@@ -538,11 +538,12 @@ fn another_principal_half_way_is_refused_while_the_old_token_is_still_served() {
         agent.wait_for_log(&liar.object_id);
         assert_eq!(world.storage().token(), token);
     }
-    // A renewal that brings a stranger's token leaves the caller with the old one.
+    // So is one past the cache, of the very token that is held.
     let fetches = aml.requests().len();
-    let renewed = world.get(&format!("resource={STORAGE}&min_validity=90000"));
-    assert_eq!(renewed.token(), token);
+    let challenged = world.get(&format!("resource={STORAGE}&claims=%7B%7D"));
+    assert_eq!(challenged.code(), "rejected", "{}", challenged.body);
     assert_eq!(aml.requests().len(), fetches + 1);
+    assert_eq!(world.storage().token(), token);
 
     aml.mint().set_impostor(None);
     assert_eq!(world.get("resource=https://example.org/4").status, 200);
