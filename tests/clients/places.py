@@ -11,10 +11,14 @@ JOBS = Path(__file__).resolve().parent / "jobs"
 PYTHON_PACKAGE = ROOT / "python-shim" / "src"
 
 
+def built_folder() -> str:
+    """Where the workspace's programs are: in `JOBCRED_TARGET_DIR` if that is set, else the release build."""
+    return os.environ.get("JOBCRED_TARGET_DIR") or str(ROOT / "target" / "release")
+
+
 def built(name: str) -> str:
-    """A program of this workspace: in `JOBCRED_TARGET_DIR` if that is set, else the release build."""
-    directory = Path(os.environ.get("JOBCRED_TARGET_DIR") or ROOT / "target" / "release")
-    path = directory / name
+    """A program of this workspace."""
+    path = Path(built_folder()) / name
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not built: run `make test-clients`, or set JOBCRED_TARGET_DIR")
     return str(path)

@@ -47,6 +47,8 @@ class Platform:
     announced: bool = True
     # Requests besides those that give a token: a probe, a first try.
     extra_requests: int = 0
+    # How many different tokens each client uses before it ends: one renewal, or more.
+    tokens: int = 2
 
     def config(self, lifetime: int) -> dict[str, Any]:
         """The doubles' options. The metadata service is always there: whoever asks it unbidden is found out."""
@@ -156,6 +158,7 @@ PLATFORMS = (
     Platform(
         name="compute-identity",
         strategy="compute-identity",
+        tokens=4,
         endpoint="msi",
         mint="azure_ml",
         options=_two_identities(),
@@ -247,3 +250,8 @@ PLATFORMS = (
         arguments=("--sandbox",),
     ),
 )
+
+
+def platform(name: str) -> Platform:
+    """The platform of that name."""
+    return next(known for known in PLATFORMS if known.name == name)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +18,7 @@ import places
 from doubles import Doubles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from azurite import Azurite
 
@@ -64,7 +67,7 @@ class Scene:
         """What a container has, and what its platform adds."""
         ca = str(self.ca_bundle)
         variables = {
-            "PATH": f"{Path(places.built('jobcred')).parent}:{os.environ['PATH']}",
+            "PATH": f"{places.built_folder()}:{os.environ['PATH']}",
             "HOME": str(self.directory),
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(places.PYTHON_PACKAGE),
@@ -96,6 +99,32 @@ class Scene:
     def job(self, arguments: Sequence[str], platform: Mapping[str, str], *options: str) -> Finished:
         """`jobcred run -- COMMAND`, with what the platform would set."""
         return self.run([places.built("jobcred"), "run", *options, "--", *arguments], self.environment(platform))
+
+    @contextmanager
+    def beside(
+        self, command: Sequence[str], environment: Mapping[str, str], *, prefix: Sequence[str]
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Runs `command`, a container's first process, for as long as the block lasts, and ends it by SIGTERM."""
+        log = self.directory / f"beside-{time.monotonic_ns()}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*prefix, *command],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                yield process
+            finally:
+                # What was started is `unshare`; the command is its only child.
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                for child in children:
+                    os.kill(int(child), signal.SIGTERM)
+                status = process.wait(RUN_SECONDS)
+        text = log.read_bytes()
+        self.scan(text)
+        assert status == 0, text.decode(errors="replace")
 
     def scan(self, output: bytes) -> None:
         """Fails the test when a secret shows in `output`."""

@@ -8,7 +8,9 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+import places
 from platforms import PLATFORMS, Platform
+from platforms import platform as named
 from scene import Finished, Scene, at_once, python
 
 if TYPE_CHECKING:
@@ -35,9 +37,12 @@ def test_every_client_reads_and_writes_as_the_right_principal_across_a_renewal(
     kept = machine.directory / "kept"
     if platform.mint is None:
         environment["JOBCRED_SANDBOX_LIFETIME"] = str(LIFETIME)
+    tokens = str(platform.tokens)
+    keep = ["--keep", str(kept)] if platform.mint is None else []
     clients = at_once(
-        python("blob.py", "--tokens", "2", *(["--keep", str(kept)] if platform.mint is None else [])),
-        python("blob.py", "--tokens", "2", "--aio"),
+        python("blob.py", "--tokens", tokens, *keep),
+        python("blob.py", "--tokens", tokens, "--aio"),
+        [places.built("examples/storage-client"), tokens],
     )
 
     done = machine.job(clients, environment, *platform.arguments)
@@ -46,20 +51,20 @@ def test_every_client_reads_and_writes_as_the_right_principal_across_a_renewal(
     if platform.announced:
         assert f"jobcred: who: {platform.strategy}" in done.stderr, done
     reports = done.lines_of_json()
-    assert {report["client"] for report in reports} == {"sync", "aio"}, done
-    used = check_reports(reports, platform.principal(machine.doubles.ready), done)
+    assert {report["client"] for report in reports} == {"sync", "aio", "rust"}, done
+    used = check_reports(reports, platform.tokens, platform.principal(machine.doubles.ready), done)
     check_upstream(platform, machine, used, done)
     if kept.exists():
         machine.more_secrets += kept.read_text().split()
         machine.scan((done.stdout + done.stderr).encode())
 
 
-def check_reports(reports: list[dict[str, Any]], principal: dict[str, str], done: Finished) -> set[str]:
+def check_reports(reports: list[dict[str, Any]], tokens: int, principal: dict[str, str], done: Finished) -> set[str]:
     """Holds every token that the storage took to the principal; gives the digests."""
     used: set[str] = set()
     for report in reports:
         assert all(int(status) < 400 for status in report["statuses"]), done
-        assert len(report["tokens"]) >= 2, done
+        assert len(report["tokens"]) >= tokens, done
         for digest, claims in report["tokens"].items():
             assert claims["oid"] == principal["object_id"], done
             assert claims["tid"] == principal["tenant_id"], done
@@ -89,3 +94,14 @@ def check_upstream(platform: Platform, machine: Scene, used: set[str], done: Fin
     for request in requests[platform.extra_requests :]:
         query = dict(parse_qsl(request["query"], keep_blank_values=True))
         assert {name: query.get(name) for name in wanted} == wanted, query
+
+
+def test_a_token_that_shows_in_the_output_is_noticed(scene: Callable[..., Scene], azurite: Azurite) -> None:
+    """What all the other tests lean on."""
+    chosen = named("compute-identity")
+    machine = scene(chosen.config(LIFETIME), azurite)
+    environment = chosen.environment(machine.doubles, machine.directory)
+    with pytest.raises(AssertionError, match="secrets show in the output"):
+        machine.job([places.built("jobcred"), "token", "--raw"], environment)
+    with pytest.raises(AssertionError, match="secrets show in the output"):
+        machine.job(["sh", "-c", 'echo "$MSI_SECRET" >&2'], environment)
