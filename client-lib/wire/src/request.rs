@@ -124,6 +124,11 @@ impl TokenRequest {
                 "ask for one scope at a time: a token has exactly one resource",
             ));
         }
+        if text == "/.default" {
+            return Err(RequestError::new(
+                "the scope names no resource before its /.default",
+            ));
+        }
         let mut named = [
             fields.take("client_id", 200)?.map(NamedIdentity::ClientId),
             fields.take("object_id", 200)?.map(NamedIdentity::ObjectId),
@@ -265,6 +270,7 @@ mod tests {
             ("resource=", "resource is empty"),
             ("resource=a&resource=b", "twice"),
             ("resource=a&scope=b", "not both"),
+            ("scope=/.default", "names no resource"),
             ("scope=a+b", "one scope at a time"),
             ("scope=a%20b", "one scope at a time"),
             ("resource=a%00b", "control character"),

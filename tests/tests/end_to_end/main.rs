@@ -5,4 +5,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_requests;
 mod strategies;
+mod upstream;
