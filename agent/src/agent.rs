@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jobcred_wire::ErrorCode;
+use jobcred_wire::{ErrorCode, Notice, Severity};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
@@ -27,7 +27,7 @@ use crate::source::{Source, SourceRequest};
 use crate::strategy::reason;
 use crate::strategy::{Choice, Facts, Selection, StartError, Strategy, select, wants_probe};
 use crate::token::{AccessToken, Identity};
-use crate::transport::{Transport, TransportConfig, TransportSetupError};
+use crate::transport::{Transport, TransportConfig};
 use crate::{config, source};
 
 /// The outside as an agent is given it.
@@ -52,24 +52,40 @@ pub struct Agent {
 
 /// Gathers the facts, with at most one bounded probe of the metadata service, and selects.
 ///
-/// # Errors
-/// When the transport cannot be set up: a CA file that cannot be read, say.
-pub async fn choose(
-    config: &Config,
-    outside: &Outside,
-) -> Result<(Selection, Arc<Transport>), TransportSetupError> {
-    let transport = Arc::new(Transport::new(TransportConfig::from_environment(
+/// A way out that cannot be set up (a CA file that cannot be read) is a start-up error like any other: it is said, and every
+/// request is answered with it.
+pub async fn choose(config: &Config, outside: &Outside) -> (Selection, Option<Arc<Transport>>) {
+    let mut facts = Facts::gather(&outside.environment, &outside.files);
+    let setup = Transport::new(TransportConfig::from_environment(
         &outside.environment,
         config.ca_file.clone(),
         outside.files.clone(),
         outside.clock.clone(),
-    ))?);
-    let mut facts = Facts::gather(&outside.environment, &outside.files);
+    ));
+    let transport = match setup {
+        Ok(transport) => Arc::new(transport),
+        Err(error) => {
+            let mut selection = select(&facts, config);
+            let error = StartError {
+                code: reason::NO_WAY_OUT,
+                message: error.to_string(),
+                hint: "Correct `ca_file`, or leave it out to trust the system's roots.".to_owned(),
+            };
+            selection.explanation.notices.push(Notice {
+                severity: Severity::Warning,
+                code: error.code.to_owned(),
+                message: error.message.clone(),
+                hint: Some(error.hint.clone()),
+            });
+            selection.outcome = Err(error);
+            return (selection, None);
+        }
+    };
     if wants_probe(&facts, config) {
         let result = source::probe(&transport).await;
         facts = facts.with_probe(result);
     }
-    Ok((select(&facts, config), transport))
+    (select(&facts, config), Some(transport))
 }
 
 impl Agent {
@@ -81,16 +97,17 @@ impl Agent {
         config: &Config,
         outside: &Outside,
         selection: Selection,
-        transport: &Arc<Transport>,
+        transport: Option<&Arc<Transport>>,
     ) -> Self {
         let fingerprint = selection
             .outcome
             .as_ref()
             .map(|choice| config::fingerprint(config, choice))
             .unwrap_or_default();
-        let service = match &selection.outcome {
-            Ok(choice) => token_service(config, outside, choice, transport),
-            Err(error) => Err(refusal(error)),
+        let service = match (&selection.outcome, transport) {
+            (Ok(choice), Some(transport)) => token_service(config, outside, choice, transport),
+            (Err(error), _) => Err(refusal(error)),
+            (Ok(_), None) => Err(TokenError::new(ErrorCode::Internal, "there is no way out")),
         };
         let admission = match config.socket_group {
             None => Admission::private(outside.own_uid),

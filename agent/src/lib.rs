@@ -19,6 +19,5 @@ pub mod resource;
 pub mod source;
 pub mod strategy;
 pub mod supervisor;
-pub mod telemetry;
 pub mod token;
 pub mod transport;

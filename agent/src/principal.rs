@@ -176,11 +176,11 @@ fn kind(claims: &Map<String, Value>) -> Option<PrincipalKind> {
     (subject_is_object || has("roles")).then_some(PrincipalKind::App)
 }
 
-/// `exp` is a number that may have a fraction (RFC 7519).
+/// `exp` is a number that may have a fraction (RFC 7519). One before 1970 says nothing.
 fn expiry(claims: &Map<String, Value>) -> Option<UnixTime> {
     let value = claims.get("exp")?;
     if let Some(seconds) = value.as_i64() {
-        return Some(UnixTime::from_secs(seconds));
+        return (seconds > 0).then(|| UnixTime::from_secs(seconds));
     }
     let seconds = value.as_f64()?;
     // Beyond this a float has no whole seconds any more, and no token lives that long.

@@ -97,7 +97,7 @@ fn everything() -> Config {
         grace: Duration::from_secs(90),
         sandbox_lifetime: Duration::from_secs(120),
         required: true,
-        log: "info,jobcred::broker=debug".to_owned(),
+        log: Some("info,jobcred::broker=debug".to_owned()),
         log_format: LogFormat::Json,
     }
 }
@@ -200,7 +200,7 @@ fn flags_beat_variables_and_variables_beat_the_file() {
         value: "trace".to_owned(),
     };
     let config = Config::load(Some(file), &environment, &[flag]).unwrap();
-    assert_eq!(config.log, "trace");
+    assert_eq!(config.log.as_deref(), Some("trace"));
     assert_eq!(config.cloud, Cloud::Government);
     assert_eq!(config.strategy, None);
     assert_eq!(config.allow_identities, None);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use jobcred::strategy::reason::{CHOSEN, FAILED, NOTICES, PASSED_OVER};
+use jobcred::strategy::reason::{CARRIED_OUT, CHOSEN, FAILED, NOTICES, PASSED_OVER};
 
 const MARK: &str =
     "<!-- codes: made by `UPDATE_DOCS=1 cargo test -p jobcred --test troubleshooting` -->\n";
@@ -34,11 +34,16 @@ fn tables() -> String {
             "A strategy applies, but cannot serve: start-up errors",
             FAILED,
         ),
+        (
+            "A start-up error that shows when the choice is carried out",
+            CARRIED_OUT,
+        ),
         ("Notices", NOTICES),
     ] {
-        write!(out, "\n### {title}\n\n| code | meaning |\n|---|---|\n").unwrap();
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\n### {title}\n\n| code | meaning |\n|---|---|\n");
         for (code, meaning) in codes {
-            writeln!(out, "| `{code}` | {meaning} |").unwrap();
+            let _ = writeln!(out, "| `{code}` | {meaning} |");
         }
     }
     out

@@ -41,7 +41,7 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
             return exit::NO_SOCKET;
         }
     };
-    super::log::init(&setup.config);
+    super::log::init(&setup.config, agent.supervised.is_some());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -52,7 +52,7 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
             return exit::INTERNAL;
         }
     };
-    runtime.block_on(serve(&setup, given, agent.supervised.is_some()))
+    runtime.block_on(serve(&setup, given, agent))
 }
 
 /// Leaves the job's session, so that a signal to its process group does not reach the agent, and ends with the supervisor.
@@ -69,7 +69,8 @@ fn detach(supervisor: i32) -> bool {
     getppid().as_raw() == supervisor
 }
 
-async fn serve(setup: &Setup, given: Option<UnixListener>, supervised: bool) -> i32 {
+async fn serve(setup: &Setup, given: Option<UnixListener>, options: &AgentOptions) -> i32 {
+    let supervised = options.supervised.is_some();
     // Signals are caught before anything can be asked for, so that none ends the process half-way.
     let (stop, stopped) = watch::channel(false);
     let grace = if supervised {
@@ -82,13 +83,7 @@ async fn serve(setup: &Setup, given: Option<UnixListener>, supervised: bool) -> 
         say(&format!("cannot watch for signals: {error}"));
         return exit::INTERNAL;
     }
-    let (selection, transport) = match choose(&setup.config, &setup.outside).await {
-        Ok(chosen) => chosen,
-        Err(error) => {
-            say(&error.to_string());
-            return exit::INTERNAL;
-        }
-    };
+    let (selection, transport) = choose(&setup.config, &setup.outside).await;
     if let Err(error) = &selection.outcome
         && !supervised
     {
@@ -102,13 +97,13 @@ async fn serve(setup: &Setup, given: Option<UnixListener>, supervised: bool) -> 
             return exit::NO_SOCKET;
         }
     };
-    if !supervised {
-        announce::start(Some(&selection), false);
-        if let Some(file) = &file {
-            say(&format!("listening at {}", file.path().display()));
-        }
+    if let Some(quiet) = options.announces() {
+        announce::start(&selection, quiet);
     }
-    let agent = Agent::assemble(&setup.config, &setup.outside, selection, &transport);
+    if let (Some(file), false) = (&file, supervised) {
+        say(&format!("listening at {}", file.path().display()));
+    }
+    let agent = Agent::assemble(&setup.config, &setup.outside, selection, transport.as_ref());
     match agent.run(listener, stopped).await {
         Ok(()) => exit::OK,
         Err(error) => {

@@ -4,26 +4,17 @@ use crate::strategy::{Choice, Selection, StartError, Strategy, Upstream};
 use crate::supervisor::say;
 
 /// Says who, why and how long; only what went wrong when `quiet`.
-pub(super) fn start(selection: Option<&Selection>, quiet: bool) {
-    match selection.map(|selection| (&selection.outcome, &selection.explanation)) {
-        Some((Err(error), _)) => {
-            if quiet {
-                say(&format!("no token can be had: {}", error.message));
-                return;
-            }
+pub(super) fn start(selection: &Selection, quiet: bool) {
+    match &selection.outcome {
+        Err(error) => {
             refusal(error);
             say("COMMAND runs all the same; token requests are answered with this reason");
         }
-        _ if quiet => {}
-        Some((Ok(choice), explanation)) => {
+        Ok(_) if quiet => {}
+        Ok(choice) => {
             say(&who(choice));
-            say(&format!("why: {}", explanation.message));
+            say(&format!("why: {}", selection.explanation.message));
             say(&format!("outages: {}", outage(choice)));
-        }
-        None => {
-            say("who: not known yet; the agent is asking the metadata service");
-            say("why: nothing in the environment names an identity; `jobcred explain` says more");
-            say("outages: `jobcred status` says how long the tokens held would last");
         }
     }
 }

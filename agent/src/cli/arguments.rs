@@ -125,6 +125,20 @@ pub(super) struct AgentOptions {
     /// The pid of the supervisor that started it.
     #[arg(long, hide = true, value_name = "PID")]
     pub(super) supervised: Option<i32>,
+    /// What to say of the selection at start, where the supervisor could not: all, or only what went wrong.
+    #[arg(long, hide = true, value_name = "WHAT", value_parser = ["all", "errors"])]
+    pub(super) announce: Option<String>,
+}
+
+impl AgentOptions {
+    /// Whether this process says at start who and why; inside, whether it says only what went wrong.
+    pub(super) fn announces(&self) -> Option<bool> {
+        match (&self.announce, self.supervised) {
+            (Some(what), _) => Some(what == "errors"),
+            (None, None) => Some(false),
+            (None, Some(_)) => None,
+        }
+    }
 }
 
 #[derive(Args, Debug)]

@@ -1,22 +1,24 @@
 //! `jobcred explain`: gets the explanation; `explain` turns it into text.
 
 use std::io::IsTerminal as _;
-use std::time::Duration;
+use std::sync::Arc;
 
-use jobcred_wire::{Explanation, PrincipalClaims};
+use jobcred_wire::{ErrorCode, Explanation};
 
 use super::arguments::{ColorChoice, ExplainOptions, GlobalOptions};
 use super::exit;
 use super::explain::{Form, explain_text, wants_color, width};
 use super::output::{plain, print};
 use super::setup::Setup;
-use crate::agent::{Agent, choose};
-use crate::broker::Want;
-use crate::config::Config;
+use crate::agent::choose;
 use crate::error::TokenError;
-use crate::principal::Principal;
+use crate::principal::{Pin, Principal};
 use crate::resource::Cloud;
+use crate::source::{self, SourceRequest};
+use crate::strategy::{Choice, promise_broken};
 use crate::supervisor::say;
+use crate::token::{AccessToken, Identity};
+use crate::transport::Transport;
 
 /// Decides as an agent started here and now would, and says so.
 pub(super) fn explain(global: &GlobalOptions, options: &ExplainOptions) -> i32 {
@@ -37,13 +39,7 @@ pub(super) fn explain(global: &GlobalOptions, options: &ExplainOptions) -> i32 {
             return exit::INTERNAL;
         }
     };
-    let (explanation, outcome) = match runtime.block_on(decide(&setup, options.probe)) {
-        Ok(decided) => decided,
-        Err(reason) => {
-            say(&reason);
-            return exit::INTERNAL;
-        }
-    };
+    let (explanation, outcome) = runtime.block_on(decide(&setup, options.probe));
     let outside = &setup.outside;
     let form = form(options, &setup);
     print(&explain_text(
@@ -73,45 +69,57 @@ enum Refusal {
     Probe(TokenError),
 }
 
-async fn decide(setup: &Setup, probe: bool) -> Result<(Explanation, Result<(), Refusal>), String> {
-    let (selection, transport) = choose(&setup.config, &setup.outside)
-        .await
-        .map_err(|error| error.to_string())?;
+async fn decide(setup: &Setup, probe: bool) -> (Explanation, Result<(), Refusal>) {
+    let (selection, transport) = choose(&setup.config, &setup.outside).await;
     let mut explanation = selection.explanation.clone();
     if selection.outcome.is_err() {
-        return Ok((explanation, Err(Refusal::NoIdentity)));
+        return (explanation, Err(Refusal::NoIdentity));
     }
     if !probe {
-        return Ok((explanation, Ok(())));
+        return (explanation, Ok(()));
     }
-    // Only storage: what the configuration declares is the agent's to fetch.
-    let config = Config {
-        resources: Vec::new(),
-        ..setup.config.clone()
-    };
-    let agent = Agent::assemble(&config, &setup.outside, selection, &transport);
-    let outcome = match whose(&agent).await {
-        Ok(claims) => {
-            explanation.principal = Some(claims);
-            Ok(())
+    let outcome = match (&selection.outcome, transport) {
+        (Ok(choice), Some(transport)) => {
+            let token = storage_token(setup, choice, transport).await;
+            token.and_then(|token| {
+                let claims = Principal::from_token(token.secret.expose())
+                    .map(|principal| principal.to_wire())
+                    .unwrap_or_default();
+                explanation.notices.extend(promise_broken(choice, &claims));
+                explanation.principal = Some(claims);
+                // What the agent would say to this token.
+                Pin::new(choice, &setup.config.expect)
+                    .check(&Identity::Job, None, &token)
+                    .map(|_| ())
+            })
         }
-        Err(error) => Err(Refusal::Probe(error)),
+        _ => Ok(()),
     };
-    Ok((explanation, outcome))
+    (explanation, outcome.map_err(Refusal::Probe))
 }
 
-/// Gets a storage token as the agent would, with all of its checks, and says whose it is.
-async fn whose(agent: &Agent) -> Result<PrincipalClaims, TokenError> {
-    let service = agent.api().service.as_ref().map_err(Clone::clone)?;
-    let granted = service.policy.authorize_own(Cloud::storage());
-    let want = Want {
-        min_validity: Duration::ZERO,
+/// Asks the chosen source itself, past the pin: whose token it is shall be seen above all when it is the wrong one's. It goes no
+/// further than this process.
+async fn storage_token(
+    setup: &Setup,
+    choice: &Choice,
+    transport: Arc<Transport>,
+) -> Result<AccessToken, TokenError> {
+    let outside = source::Outside {
+        transport,
+        clock: setup.outside.clock.clone(),
+        files: setup.outside.files.clone(),
+        sandbox_lifetime: setup.config.sandbox_lifetime,
+    };
+    let source = source::build(choice, &outside)
+        .map_err(|error| TokenError::new(ErrorCode::Denied, error.message).with_hint(error.hint))?;
+    let request = SourceRequest {
+        identity: Identity::Job,
+        resource: Cloud::storage(),
+        tenant: None,
         claims: None,
     };
-    let held = service.broker.get(granted.key(), want).await?;
-    Ok(Principal::from_token(held.token.secret.expose())
-        .map(|principal| principal.to_wire())
-        .unwrap_or_default())
+    source.fetch(&request).await
 }
 
 fn form(options: &ExplainOptions, setup: &Setup) -> Form {

@@ -48,14 +48,16 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
     let agent = match bound {
         Ok(place) => {
             let path = place.socket.path().display().to_string();
-            announce::start(selection.as_ref(), run.quiet);
+            if let Some(selection) = &selection {
+                announce::start(selection, run.quiet);
+            }
             if let (Some(reason), false) = (&place.aside, run.quiet) {
                 say(&format!("{reason}: this run has its own agent at {path}"));
             }
             variables.push((SOCKET_VARIABLE.to_owned(), path));
             Some(AgentPlan {
                 socket: place.socket,
-                arguments: agent_arguments(options),
+                arguments: agent_arguments(options, selection.is_none().then_some(run.quiet)),
             })
         }
         Err(error) => {
@@ -90,14 +92,13 @@ fn decide(setup: &Setup, required: bool) -> Result<Option<Selection>, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot ask the metadata service: {error}"))?;
-    runtime
-        .block_on(choose(&setup.config, &setup.outside))
-        .map(|(selection, _)| Some(selection))
-        .map_err(|error| error.to_string())
+    let selection = runtime.block_on(choose(&setup.config, &setup.outside)).0;
+    Ok(Some(selection))
 }
 
-/// The agent reads the same configuration; only the socket is given to it as an open descriptor.
-fn agent_arguments(options: &GlobalOptions) -> Vec<OsString> {
+/// The agent reads the same configuration; only the socket is given to it as an open descriptor. Where only the probe can
+/// tell who the job is, it is the agent that says so: `announce` is whether it shall keep to what went wrong.
+fn agent_arguments(options: &GlobalOptions, announce: Option<bool>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec![
         "agent".into(),
         "--supervised".into(),
@@ -108,6 +109,8 @@ fn agent_arguments(options: &GlobalOptions) -> Vec<OsString> {
             arguments.extend([OsString::from(flag), value]);
         }
     };
+    let what = announce.map(|quiet| if quiet { "errors" } else { "all" });
+    add("--announce", what.map(Into::into));
     add("--config", options.config.clone().map(Into::into));
     add("--log", options.log.clone().map(Into::into));
     add("--strategy", options.strategy.clone().map(Into::into));

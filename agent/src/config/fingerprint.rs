@@ -182,7 +182,7 @@ mod tests {
         let config = Config::default();
         let same = Config {
             socket: Some("/run/x/agent.sock".into()),
-            log: "debug".to_owned(),
+            log: Some("debug".to_owned()),
             required: true,
             probe: false,
             ..Config::default()

@@ -289,11 +289,11 @@ pub const KEYS: &[Key] = &[
         name: "log",
         variable: "JOBCRED_LOG",
         allowed: "a level (error, warn, info, debug, trace), or filters like `info,jobcred::broker=debug`",
-        default: "info",
+        default: "info; warn for the agent of `jobcred run`, whose log goes where COMMAND's errors go",
         meaning: "What is logged. Tokens and secrets never are, at any level.",
         danger: "",
         example: r#""debug""#,
-        set: |given, config| put(log_filter(given), &mut config.log),
+        set: |given, config| put_some(log_filter(given), &mut config.log),
     },
     Key {
         name: "log_format",

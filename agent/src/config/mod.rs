@@ -65,8 +65,8 @@ pub struct Config {
     pub sandbox_lifetime: Duration,
     /// Whether COMMAND must not start when no tokens can be had.
     pub required: bool,
-    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
-    pub log: String,
+    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`; `None` is `info` for a sidecar and `warn` under `run`.
+    pub log: Option<String>,
     /// How it is logged.
     pub log_format: LogFormat,
 }
@@ -153,7 +153,7 @@ impl Default for Config {
             grace: Duration::from_secs(25),
             sandbox_lifetime: Duration::from_secs(60 * 60),
             required: false,
-            log: "info".to_owned(),
+            log: None,
             log_format: LogFormat::Text,
         }
     }

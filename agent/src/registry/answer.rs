@@ -138,7 +138,7 @@ fn read_code(body: &[u8]) -> Option<&'static str> {
 /// registry's either.
 pub(super) fn anonymous(server: &LoginServer, refusal: &TokenError) -> TokenError {
     TokenError::new(
-        ErrorCode::Unavailable,
+        ErrorCode::Anonymous,
         format!(
             "no credential for {server}, which is read without one (anonymous_when_denied): {refusal}"
         ),

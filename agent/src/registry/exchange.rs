@@ -147,7 +147,7 @@ impl Registry {
         resource: &Resource,
     ) -> Result<AccessToken, TokenError> {
         let error = match self.tokens.entra_token(identity, resource, tenant).await {
-            Err(error) if error.kind() == ErrorCode::Unavailable => error,
+            Err(error) if error.kind() == ErrorCode::Denied => error,
             result => return result,
         };
         let Some(tenant) = tenant else {

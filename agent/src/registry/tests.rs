@@ -42,7 +42,7 @@ impl EntraTokens for Issuer {
             tenant.map(str::to_owned),
         ));
         if self.own_tenant_only && tenant.is_some() {
-            return Err(TokenError::new(ErrorCode::Unavailable, "own tenant only"));
+            return Err(TokenError::new(ErrorCode::Denied, "own tenant only"));
         }
         let refused = self.refused.lock().unwrap();
         if let Some((_, error)) = refused.iter().find(|(name, _)| *name == resource.as_str()) {
@@ -193,7 +193,7 @@ async fn a_managed_identity_serves_its_own_tenant_and_no_other() {
         assert_eq!(result.is_ok(), is_served, "{tenant}");
         assert_eq!(scene.acr.requests().len(), usize::from(is_served));
         if let Err(error) = result {
-            assert_eq!(error.kind(), ErrorCode::Unavailable);
+            assert_eq!(error.kind(), ErrorCode::Denied);
             assert!(error.hint().unwrap().contains("tenant_id"));
         }
     }
@@ -378,7 +378,7 @@ async fn a_denial_can_mean_no_credential() {
     scene.settings().anonymous_when_denied = true;
     scene.acr.update(|options| options.denied = true);
     let error = scene.credential().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorCode::Unavailable);
+    assert_eq!(error.kind(), ErrorCode::Anonymous);
     assert!(error.message().contains("anonymous_when_denied"));
 }
 

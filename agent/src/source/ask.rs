@@ -62,7 +62,7 @@ pub(super) fn refuse_tenant(request: &SourceRequest, source: &str) -> Result<(),
         return Ok(());
     }
     Err(TokenError::new(
-        ErrorCode::Unavailable,
+        ErrorCode::Denied,
         format!("{source} issues tokens of the identity's own tenant only"),
     )
     .with_hint("ask without a tenant")
@@ -72,7 +72,7 @@ pub(super) fn refuse_tenant(request: &SourceRequest, source: &str) -> Result<(),
 /// Refuses a named identity for good.
 pub(super) fn refuse_identity(request: &SourceRequest, why: &str) -> TokenError {
     TokenError::new(
-        ErrorCode::Unavailable,
+        ErrorCode::Denied,
         format!("no token as {}: {why}", request.identity),
     )
     .malformed()

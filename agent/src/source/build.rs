@@ -9,12 +9,12 @@ use url::{Host, Url};
 use super::answer::Issuer;
 use super::ask::Asker;
 use super::{
-    AppService, AzureMl, Imds, OnBehalfOf, SandboxSource, ServicePrincipal, SoleIdentity, Source,
+    AppService, AzureMl, Imds, OnBehalfOf, SandboxSource, ServicePrincipal, Source,
     WorkloadIdentity,
 };
 use crate::error::TokenError;
 use crate::platform::{Clock, Files};
-use crate::strategy::{Choice, StartError, Strategy, Upstream};
+use crate::strategy::{Choice, StartError, Upstream, reason};
 use crate::transport::{Endpoint, InvalidSecret, RetryPolicy, Transport};
 
 /// What sources reach the outside with.
@@ -42,7 +42,7 @@ impl Outside {
     }
 
     pub(super) fn unsendable(variable: &str, error: InvalidSecret) -> TokenError {
-        TokenError::new(ErrorCode::Unavailable, format!("{variable}: {error}"))
+        TokenError::new(ErrorCode::Denied, format!("{variable}: {error}"))
     }
 }
 
@@ -106,7 +106,7 @@ pub fn build(choice: &Choice, outside: &Outside) -> Result<Arc<dyn Source>, Star
         }
         Upstream::AzureCli => {
             return Err(StartError {
-                code: "azure_cli_not_built",
+                code: reason::AZURE_CLI_NOT_BUILT,
                 message: "this build of jobcred cannot use the Azure CLI's login".to_owned(),
                 hint: "choose another strategy, for example service-principal or sandbox"
                     .to_owned(),
@@ -115,25 +115,14 @@ pub fn build(choice: &Choice, outside: &Outside) -> Result<Arc<dyn Source>, Star
         Upstream::Sandbox => Arc::new(
             SandboxSource::new(outside.clock.clone(), outside.sandbox_lifetime).map_err(
                 |error| StartError {
-                    code: "no_randomness",
+                    code: reason::NO_RANDOMNESS,
                     message: format!("the sandbox cannot make a key: {error}"),
                     hint: "see whether the kernel's random number generator can be used".to_owned(),
                 },
             )?,
         ),
     };
-    let managed = matches!(
-        choice.upstream,
-        Upstream::AzureMl { .. } | Upstream::AppService { .. } | Upstream::Imds { .. }
-    );
-    Ok(match choice.strategy {
-        Strategy::Kubernetes | Strategy::SystemIdentity | Strategy::ComputeInstanceUser
-            if managed =>
-        {
-            Arc::new(SoleIdentity::new(source, choice.strategy))
-        }
-        _ => source,
-    })
+    Ok(source)
 }
 
 /// Identity endpoints speak plain http because they are on this machine or its host. One that is not is most likely a
@@ -165,7 +154,7 @@ fn is_near(url: &Url) -> bool {
 
 fn bad_secret(variable: &str, error: InvalidSecret) -> StartError {
     StartError {
-        code: "secret_not_sendable",
+        code: reason::SECRET_NOT_SENDABLE,
         message: format!("{variable}: {error}"),
         hint: format!("pass {variable} on exactly as the platform set it"),
     }
@@ -176,7 +165,7 @@ fn require_https(authority: &Url) -> Result<(), StartError> {
         return Ok(());
     }
     Err(StartError {
-        code: "authority_not_https",
+        code: reason::AUTHORITY_NOT_HTTPS,
         message: "the issuer's address is not https: a credential would be sent in the clear"
             .to_owned(),
         hint: "correct AZURE_AUTHORITY_HOST or `authority_host`".to_owned(),

@@ -7,12 +7,10 @@ mod azure_ml;
 mod build;
 mod entra;
 mod imds;
-mod jwt;
 mod on_behalf_of;
 mod probe;
 mod sandbox;
 mod service_principal;
-mod sole_identity;
 #[cfg(test)]
 mod tests;
 mod workload_identity;
@@ -25,9 +23,8 @@ pub use self::build::{Outside, build};
 pub use self::imds::Imds;
 pub use self::on_behalf_of::OnBehalfOf;
 pub use self::probe::probe;
-pub use self::sandbox::{SANDBOX_CLAIM, SandboxSource};
+pub use self::sandbox::SandboxSource;
 pub use self::service_principal::ServicePrincipal;
-pub use self::sole_identity::SoleIdentity;
 pub use self::workload_identity::WorkloadIdentity;
 
 use crate::error::TokenError;

@@ -13,10 +13,9 @@ use super::service_principal::check_identity;
 use super::{Source, SourceRequest};
 use crate::error::TokenError;
 use crate::platform::Clock;
+use crate::principal::SANDBOX_CLAIM;
 use crate::token::AccessToken;
 
-/// The claim that marks a sandbox token; its value is `true`.
-pub const SANDBOX_CLAIM: &str = "jobcred_sandbox";
 /// Ids that no one can take for real ones.
 const TENANT: &str = "5a5a5a5a-0000-4000-8000-000000000001";
 const OBJECT: &str = "5a5a5a5a-0000-4000-8000-000000000002";

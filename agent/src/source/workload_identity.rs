@@ -64,7 +64,7 @@ impl WorkloadIdentity {
                     "see that the pod has the label azure.workload.identity/use=true and that its webhook runs"
                 };
                 TokenError::new(
-                    ErrorCode::Unavailable,
+                    ErrorCode::Rejected,
                     format!("the federated token {path} cannot be read: {error}"),
                 )
                 .with_hint(hint)

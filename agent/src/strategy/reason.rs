@@ -69,6 +69,17 @@ codes! {
 }
 
 codes! {
+    /// Start-up errors that show only when the choice is carried out.
+    CARRIED_OUT {
+        NO_WAY_OUT = "no_way_out": "The way to the issuer cannot be set up: the configured roots cannot be read, say.";
+        SECRET_NOT_SENDABLE = "secret_not_sendable": "The endpoint's secret holds characters that no HTTP header can.";
+        AUTHORITY_NOT_HTTPS = "authority_not_https": "The issuer's address is not https.";
+        AZURE_CLI_NOT_BUILT = "azure_cli_not_built": "This version cannot use the Azure CLI's login.";
+        NO_RANDOMNESS = "no_randomness": "The kernel's random number generator cannot be used.";
+    }
+}
+
+codes! {
     /// What is worth a notice: placeholders, conflicts, things out of scope, ways around jobcred, broken promises.
     NOTICES {
         PLACEHOLDER_CLIENT_ID = "placeholder_client_id": "`DEFAULT_IDENTITY_CLIENT_ID` is a placeholder and counts as absent.";
@@ -121,7 +132,7 @@ codes! {
 /// What a code means, in the words above; `None` for a code of another version.
 #[must_use]
 pub fn meaning(code: &str) -> Option<&'static str> {
-    [CHOSEN, PASSED_OVER, FAILED, NOTICES]
+    [CHOSEN, PASSED_OVER, FAILED, CARRIED_OUT, NOTICES]
         .into_iter()
         .flatten()
         .find(|(known, _)| *known == code)
@@ -132,12 +143,12 @@ pub fn meaning(code: &str) -> Option<&'static str> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{CHOSEN, FAILED, NOTICES, PASSED_OVER};
+    use super::{CARRIED_OUT, CHOSEN, FAILED, NOTICES, PASSED_OVER};
 
     #[test]
     fn codes_are_unique_and_snake_case() {
         let mut seen = BTreeSet::new();
-        for (code, meaning) in [CHOSEN, PASSED_OVER, FAILED, NOTICES].concat() {
+        for (code, meaning) in [CHOSEN, PASSED_OVER, FAILED, CARRIED_OUT, NOTICES].concat() {
             assert!(seen.insert(code), "{code} is defined twice");
             assert!(
                 code.bytes()

@@ -79,8 +79,10 @@ impl TransportError {
     #[must_use]
     pub fn to_token_error(&self) -> TokenError {
         let code = match self.kind {
-            FailureKind::Redirect => ErrorCode::Rejected,
-            FailureKind::Tls | FailureKind::Roots | FailureKind::BadUrl => ErrorCode::Unavailable,
+            // Not `unavailable`: the way was chosen and announced, so no credential chain may go on to another one.
+            FailureKind::Redirect | FailureKind::Tls | FailureKind::Roots | FailureKind::BadUrl => {
+                ErrorCode::Rejected
+            }
             FailureKind::Connect
             | FailureKind::Timeout
             | FailureKind::Broken

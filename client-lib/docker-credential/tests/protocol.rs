@@ -178,6 +178,16 @@ fn what_the_agent_says_reaches_the_user() {
 }
 
 #[test]
+fn a_registry_that_is_read_without_credentials_gets_none() {
+    let (_dir, path) = place();
+    let _agent = AgentDouble::start(&path, move |_, _| error(404, "anonymous"));
+    for host in [&b"myreg.azurecr.io"[..], b"other.example"] {
+        let output = run(&path, &["get"], host);
+        assert_eq!(said(&output), (1, NOT_FOUND, ""));
+    }
+}
+
+#[test]
 fn an_agent_that_talks_nonsense_is_no_credential() {
     for answer in [
         "{}",

@@ -16,6 +16,8 @@ pub enum ErrorCode {
     Rejected,
     /// The submitting user's session has ended; the job has to be submitted again. HTTP 502.
     GrantEnded,
+    /// This registry is to be read without credentials. HTTP 404.
+    Anonymous,
     /// Try again after `retry_after` seconds. HTTP 503.
     Transient,
     /// A fault of the agent; report it with the request id. HTTP 500.
@@ -35,6 +37,7 @@ impl ErrorCode {
             Self::Unavailable => "unavailable",
             Self::Rejected => "rejected",
             Self::GrantEnded => "grant_ended",
+            Self::Anonymous => "anonymous",
             Self::Transient => "transient",
             Self::Internal => "internal",
             Self::Unknown => "unknown",
@@ -49,6 +52,7 @@ impl ErrorCode {
             Self::Denied => 403,
             Self::Unavailable | Self::Transient => 503,
             Self::Rejected | Self::GrantEnded => 502,
+            Self::Anonymous => 404,
             Self::Internal | Self::Unknown => 500,
         }
     }
@@ -121,6 +125,7 @@ mod tests {
             ErrorCode::Unavailable,
             ErrorCode::Rejected,
             ErrorCode::GrantEnded,
+            ErrorCode::Anonymous,
             ErrorCode::Transient,
             ErrorCode::Internal,
         ] {

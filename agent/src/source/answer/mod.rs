@@ -15,9 +15,9 @@ use jobcred_wire::{ErrorCode, Secret};
 use serde_json::{Map, Value};
 
 use self::refusal::Refusal;
-use super::jwt::Claims;
 use crate::error::TokenError;
 use crate::platform::UnixTime;
+use crate::principal::jwt_expiry;
 use crate::token::AccessToken;
 use crate::transport::{Endpoint, Response};
 
@@ -170,7 +170,7 @@ fn expiry(fields: &Map<String, Value>, token: &str, now: UnixTime) -> Option<Uni
                 .find_map(|name| moment::life(fields.get(*name)))
                 .map(|life| now + life)
         });
-    let own = Claims::read(token).and_then(|claims| claims.expires_on());
+    let own = jwt_expiry(token);
     match (stated, own) {
         (Some(stated), Some(own)) => Some(stated.min(own)),
         (stated, own) => stated.or(own),

@@ -97,8 +97,13 @@ impl Question<'_> {
                 "the user's session behind this job has ended: the user has to sign in again and submit the job again",
             );
         }
+        // It says so of a resource that it cannot issue tokens for, whatever the status, and no waiting heals that.
+        let not_issued = by_text && matches!(self.issuer, Issuer::AzureMl | Issuer::SignedInUser);
         let overloaded = matches!(status.as_u16(), 408 | 410 | 429 | 500..=599);
-        if overloaded || word == "temporarily_unavailable" || refusal.number == Some(90033) {
+        if (overloaded && !not_issued)
+            || word == "temporarily_unavailable"
+            || refusal.number == Some(90033)
+        {
             return verdict(
                 ErrorCode::Transient,
                 match (self.issuer, status.as_u16()) {
@@ -116,13 +121,13 @@ impl Question<'_> {
         if self.issuer == Issuer::Imds {
             if status == StatusCode::NOT_FOUND {
                 return verdict(
-                    ErrorCode::Unavailable,
+                    ErrorCode::Rejected,
                     "this address is not Azure's metadata service, or it offers no identity here",
                 );
             }
             if status == StatusCode::FORBIDDEN && text.contains("unreachable") {
                 return verdict(
-                    ErrorCode::Unavailable,
+                    ErrorCode::Rejected,
                     "the container runtime's proxy answered: the metadata service cannot be reached from here",
                 );
             }
@@ -186,7 +191,7 @@ impl Question<'_> {
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
-    use jobcred_wire::ErrorCode::{self, GrantEnded, Rejected, Transient, Unavailable};
+    use jobcred_wire::ErrorCode::{self, GrantEnded, Rejected, Transient};
 
     use super::super::Issuer::{self, AppService, AzureMl, Entra, Imds, UserGrant};
     use super::super::tests::read_with;
@@ -278,11 +283,11 @@ mod tests {
     #[test]
     fn refusals_of_all_others() {
         check(&[
-            (Imds, 404, "", Unavailable, None, true),
+            (Imds, 404, "", Rejected, None, true),
             (Imds, 410, "", Transient, None, true),
             (Imds, 429, "", Transient, None, true),
             (Imds, 502, "", Transient, None, true),
-            (Imds, 403, "network unreachable", Unavailable, None, true),
+            (Imds, 403, "network unreachable", Rejected, None, true),
             (Imds, 403, "no", Rejected, None, true),
             (
                 Imds,

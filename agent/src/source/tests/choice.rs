@@ -11,7 +11,8 @@ use url::Url;
 
 use super::{GUID, fetch, outside};
 use crate::platform::Clock;
-use crate::source::{SANDBOX_CLAIM, SandboxSource, build};
+use crate::principal::SANDBOX_CLAIM;
+use crate::source::{SandboxSource, build};
 use crate::strategy::{Choice, Strategy, Upstream};
 use crate::token::Identity;
 use crate::transport::testing::NOW;
@@ -159,5 +160,5 @@ async fn a_sandbox_token_is_what_an_emulator_wants_and_marked() {
     fetch(&source, own).await.unwrap();
     let other = Identity::ClientId(GUID.to_owned());
     let error = fetch(&source, other).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorCode::Unavailable);
+    assert_eq!(error.kind(), ErrorCode::Denied);
 }

@@ -2,12 +2,12 @@
 
 use jobcred_wire::{ErrorCode, Secret};
 
-use super::{GUID, VAULT, ask_as, fetch, good, jwt, outside, refusal};
+use super::{GUID, VAULT, ask_as, fetch, good, outside, refusal};
 use crate::platform::UnixTime;
-use crate::source::{AppService, AzureMl, Imds, OnBehalfOf, SoleIdentity, Source, SourceRequest};
+use crate::source::{AppService, AzureMl, Imds, OnBehalfOf, Source, SourceRequest};
 use crate::strategy::Strategy;
 use crate::token::Identity;
-use crate::transport::testing::{NOW, Reply, Server, answer, json};
+use crate::transport::testing::{NOW, Reply, Server, answer};
 
 pub(super) type Pairs = &'static [(&'static str, &'static str)];
 
@@ -95,7 +95,7 @@ async fn azure_ml_knows_no_object_and_resource_ids() {
     let source = azure_ml(&server, Some(GUID), Strategy::ComputeIdentity);
     for identity in [object(), resource_id()] {
         let error = fetch(&source, identity).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorCode::Unavailable);
+        assert_eq!(error.kind(), ErrorCode::Denied);
         assert!(!error.is_healable());
         assert!(error.message().contains("client id"), "{error}");
     }
@@ -288,7 +288,7 @@ async fn what_imds_means() {
                 "",
                 "connecting to 169.254.169.254:80: network is unreachable.",
             ),
-            ErrorCode::Unavailable,
+            ErrorCode::Rejected,
             "cannot be reached",
         ),
         (answer(401, "", ""), ErrorCode::Rejected, "address"),
@@ -321,50 +321,9 @@ async fn no_endpoint_leaves_its_tenant() {
             ..ask_as(Identity::Job)
         };
         let error = source.fetch(&request).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorCode::Unavailable);
+        assert_eq!(error.kind(), ErrorCode::Denied);
     }
     assert!(server.seen().is_empty());
-}
-
-#[tokio::test]
-async fn a_sole_identity_may_be_named_by_its_own_client_id_only() {
-    let expires_on = NOW.as_secs() + 3600;
-    let own = jwt(&serde_json::json!({"appid": GUID.to_uppercase(), "exp": expires_on}));
-    let opaque = |client_id: Option<&str>| serde_json::json!({"access_token": "opaque", "expires_on": expires_on, "client_id": client_id});
-    let token = serde_json::json!({"access_token": own, "expires_on": expires_on});
-    let other = Identity::ClientId("bbbbbbbb-0000-4000-8000-00000000000b".to_owned());
-    for (body, strategy, identity, kind) in [
-        (&token, Strategy::Kubernetes, Identity::Job, None),
-        (&token, Strategy::Kubernetes, client(), None),
-        (&token, Strategy::SystemIdentity, client(), None),
-        (&opaque(Some(GUID)), Strategy::Kubernetes, client(), None),
-        (&token, Strategy::Kubernetes, other, Some(ErrorCode::Denied)),
-        (
-            &opaque(None),
-            Strategy::Kubernetes,
-            client(),
-            Some(ErrorCode::Denied),
-        ),
-        (
-            &token,
-            Strategy::Kubernetes,
-            object(),
-            Some(ErrorCode::Unavailable),
-        ),
-        (
-            &token,
-            Strategy::ComputeInstanceUser,
-            client(),
-            Some(ErrorCode::Unavailable),
-        ),
-    ] {
-        let server = Server::start([json(200, body)]).await;
-        let imds = Imds::new(&server.url("/"), None, &outside());
-        let source = SoleIdentity::new(std::sync::Arc::new(imds), strategy);
-        let result = fetch(&source, identity.clone()).await;
-        assert_eq!(result.err().map(|error| error.kind()), kind, "{identity}");
-        assert!(server.seen().iter().all(|sent| !sent.contains("client_id")));
-    }
 }
 
 #[tokio::test]

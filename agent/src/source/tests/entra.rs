@@ -165,14 +165,10 @@ async fn a_federated_token_that_cannot_be_used() {
     let issuer = Issuer::start([issued()]).await;
     let source = issuer.workload_identity();
     for (text, kind, part) in [
-        (None, ErrorCode::Unavailable, "cannot be read"),
+        (None, ErrorCode::Rejected, "cannot be read"),
         (Some(String::new()), ErrorCode::Transient, "empty"),
         (Some(" \n".to_owned()), ErrorCode::Transient, "empty"),
-        (
-            Some("x".repeat(70_000)),
-            ErrorCode::Unavailable,
-            "larger than",
-        ),
+        (Some("x".repeat(70_000)), ErrorCode::Rejected, "larger than"),
     ] {
         if let Some(text) = &text {
             write(&issuer.token_file(), text);
@@ -285,7 +281,7 @@ async fn only_the_applications_own_name_may_be_given() {
         let error = fetch(&issuer.workload_identity(), identity)
             .await
             .unwrap_err();
-        assert_eq!(error.kind(), ErrorCode::Unavailable);
+        assert_eq!(error.kind(), ErrorCode::Denied);
     }
     assert!(issuer.forms().is_empty());
 }
@@ -303,7 +299,7 @@ async fn an_issuer_that_is_not_trusted() {
         &other.outside,
     );
     let error = fetch(&source, Identity::Job).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorCode::Unavailable);
+    assert_eq!(error.kind(), ErrorCode::Rejected);
     assert!(error.hint().unwrap().contains("ca_file"), "{error:?}");
     assert!(issuer.forms().is_empty());
 }

@@ -77,7 +77,7 @@ async fn on_behalf_of_has_one_identity() {
     let server = Server::start([good()]).await;
     for identity in [client(), object(), resource_id()] {
         let error = fetch(&on_behalf_of(&server), identity).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorCode::Unavailable);
+        assert_eq!(error.kind(), ErrorCode::Denied);
     }
     assert!(server.seen().is_empty());
 }

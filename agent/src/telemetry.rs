@@ -1,1 +1,0 @@
-//! Names of log fields, spans and metrics.
