@@ -51,6 +51,21 @@ const CHINA: [&str; 4] = [
 ];
 
 impl Cloud {
+    /// The cloud that Azure ML names in `AZUREML_CURRENT_CLOUD`.
+    ///
+    /// Source: the names of Azure's environments in the Azure CLI, which Azure ML's SDK uses.
+    #[must_use]
+    pub fn from_azure_ml(name: &str) -> Option<Self> {
+        [
+            ("AzureCloud", Self::Public),
+            ("AzureUSGovernment", Self::Government),
+            ("AzureChinaCloud", Self::China),
+        ]
+        .into_iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, cloud)| cloud)
+    }
+
     fn well_known(self) -> [&'static str; 4] {
         match self {
             Self::Public => PUBLIC,

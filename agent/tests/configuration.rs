@@ -45,6 +45,32 @@ fn lines(result: Result<Config, ConfigErrors>) -> Vec<String> {
 }
 
 #[test]
+fn azure_ml_names_the_cloud_unless_the_configuration_does() {
+    for (variables, expected) in [
+        (&[][..], Cloud::Public),
+        (
+            &[("AZUREML_CURRENT_CLOUD", "AzureChinaCloud")],
+            Cloud::China,
+        ),
+        (&[("AZUREML_CURRENT_CLOUD", "of one's own")], Cloud::Public),
+        (
+            &[
+                ("AZUREML_CURRENT_CLOUD", "AzureUSGovernment"),
+                ("JOBCRED_CLOUD", "china"),
+            ],
+            Cloud::China,
+        ),
+    ] {
+        let environment = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let config = Config::load(None, &environment, &[]).unwrap();
+        assert_eq!(config.cloud, expected, "{variables:?}");
+    }
+}
+
+#[test]
 fn nothing_given_is_the_default() {
     assert_eq!(from_file("").unwrap(), Config::default());
     assert_eq!(from_variables([]).unwrap(), Config::default());

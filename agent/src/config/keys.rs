@@ -90,7 +90,7 @@ pub const KEYS: &[Key] = &[
         name: "cloud",
         variable: "JOBCRED_CLOUD",
         allowed: "public, government, china",
-        default: "public",
+        default: "what AZUREML_CURRENT_CLOUD says, else public",
         meaning: "The Azure cloud. It decides the issuer and the audience of Azure Resource Manager.",
         danger: "",
         example: r#""government""#,

@@ -6,6 +6,7 @@ use super::keys::{FILE_VARIABLE, KEYS, Key};
 use super::nearest::{completion, nearest};
 use super::value::Given;
 use crate::platform::Environment;
+use crate::resource::Cloud;
 
 /// The longest file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
@@ -43,7 +44,14 @@ impl Config {
         environment: &Environment,
         overrides: &[Override],
     ) -> Result<Self, ConfigErrors> {
-        let mut config = Self::default();
+        let mut config = Self {
+            // Azure ML says which cloud the job runs in; a name of another cloud is the configuration's to explain.
+            cloud: environment
+                .get("AZUREML_CURRENT_CLOUD")
+                .and_then(Cloud::from_azure_ml)
+                .unwrap_or_default(),
+            ..Self::default()
+        };
         let mut mistakes = Vec::new();
         if let Some(file) = file {
             read_file(file, &mut config, &mut mistakes);
