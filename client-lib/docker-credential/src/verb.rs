@@ -121,7 +121,8 @@ pub(crate) fn list() -> Reply {
         .map(|status| status.tokens)
         .unwrap_or_default()
         .into_iter()
-        .filter(|token| token.kind == "registry")
+        // One that was erased, or never came, is known without an end.
+        .filter(|token| token.kind == "registry" && token.expires_on.is_some())
         .map(|token| (token.resource, REGISTRY_USERNAME))
         .collect();
     let text = serde_json::to_string(&held).unwrap_or_else(|_| "{}".to_owned());

@@ -284,8 +284,9 @@ fn list_never_fails() {
         0 => json(
             200,
             r#"{"version":"9","pid":1,"strategy":"s","fingerprint":"f","started_on":1,"ready":true,"callers":[],
-               "tokens":[{"kind":"registry","identity":"default","resource":"myreg.azurecr.io","hits":0,"fetches":1,"failures":0},
-                         {"kind":"token","identity":"default","resource":"r","hits":0,"fetches":1,"failures":0}]}"#,
+               "tokens":[{"kind":"registry","identity":"default","resource":"myreg.azurecr.io","expires_on":9,"hits":0,"fetches":1,"failures":0},
+                         {"kind":"registry","identity":"default","resource":"erased.azurecr.io","hits":0,"fetches":1,"failures":0},
+                         {"kind":"token","identity":"default","resource":"r","expires_on":9,"hits":0,"fetches":1,"failures":0}]}"#,
         ),
         1 => json(200, "nonsense"),
         _ => error(500, "internal"),
