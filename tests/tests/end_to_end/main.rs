@@ -6,5 +6,7 @@
 mod support;
 
 mod bad_requests;
+mod registry;
+mod sharing;
 mod strategies;
 mod upstream;

@@ -130,9 +130,13 @@ impl Connection {
         })
     }
 
+    /// Sends nothing more.
+    pub fn half_close(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
     /// Everything until the agent closes the connection.
     pub fn rest(mut self) -> io::Result<Vec<u8>> {
-        let _ = self.stream.shutdown(Shutdown::Write);
         loop {
             match self.fill() {
                 Ok(()) => {}
