@@ -16,7 +16,7 @@ use crate::error::TokenError;
 use crate::front::callers::Callers;
 use crate::front::native::{NativeApi, TokenService};
 use crate::front::reply::RequestIds;
-use crate::front::serve::serve;
+use crate::front::serve::{ConnectionLimits, serve};
 use crate::peer::Admission;
 use crate::platform::{Clock, Environment, Files};
 use crate::policy::Policy;
@@ -145,7 +145,14 @@ impl Agent {
     ) -> std::io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        serve(&listener, self.own_uid, Arc::clone(&self.api), stop).await;
+        serve(
+            &listener,
+            self.own_uid,
+            ConnectionLimits::default(),
+            Arc::clone(&self.api),
+            stop,
+        )
+        .await;
         if let Ok(service) = &self.api.service {
             service.broker.shutdown();
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use listenfd::ListenFd;
 use nix::sys::prctl::{set_name, set_pdeathsig};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{getppid, setsid};
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,6 +43,7 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
         }
     };
     super::log::init(&setup.config, agent.supervised.is_some());
+    allow_connections();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -67,6 +69,18 @@ fn detach(supervisor: i32) -> bool {
     let _ = set_name(c"jobcred");
     // It may have died before the line above.
     getppid().as_raw() == supervisor
+}
+
+/// Raises this process's own limit of open files to what its connections need, as far as it may.
+fn allow_connections() {
+    // Besides connections: requests upstream, the runtime's own, the log.
+    const WANTED: u64 = crate::front::serve::MAX_CONNECTIONS as u64 + 512;
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < WANTED
+    {
+        // Where it stays lower, accepting fails now and then and is tried again.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, WANTED.min(hard), hard);
+    }
 }
 
 async fn serve(setup: &Setup, given: Option<UnixListener>, options: &AgentOptions) -> i32 {

@@ -32,6 +32,24 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after the kernel refuses a new connection (no file descriptors left): trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// In all; see [`MAX_CONNECTIONS`].
+    pub total: usize,
+    /// Of one uid other than the agent's own; see [`MAX_CONNECTIONS_PER_FOREIGN_UID`].
+    pub per_foreign_uid: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            total: MAX_CONNECTIONS,
+            per_foreign_uid: MAX_CONNECTIONS_PER_FOREIGN_UID,
+        }
+    }
+}
+
 /// Answers requests. One per way in.
 pub trait Handle: Send + Sync + 'static {
     /// The answer to one request of `peer`. Never fails: an error is an answer too.
@@ -48,10 +66,11 @@ pub trait Handle: Send + Sync + 'static {
 pub async fn serve<H: Handle>(
     listener: &UnixListener,
     own_uid: u32,
+    limits: ConnectionLimits,
     handler: Arc<H>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(limits.total));
     let foreign = Arc::new(ForeignCount::default());
     let mut connections = JoinSet::new();
     loop {
@@ -86,7 +105,7 @@ pub async fn serve<H: Handle>(
         };
         let guard = if peer.uid == own_uid {
             None
-        } else if let Some(guard) = foreign.enter(peer.uid) {
+        } else if let Some(guard) = foreign.enter(peer.uid, limits.per_foreign_uid) {
             Some(guard)
         } else {
             tracing::warn!(
@@ -170,10 +189,10 @@ struct ForeignGuard {
 }
 
 impl ForeignCount {
-    fn enter(self: &Arc<Self>, uid: u32) -> Option<ForeignGuard> {
+    fn enter(self: &Arc<Self>, uid: u32, limit: usize) -> Option<ForeignGuard> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(uid).or_default();
-        if *count >= MAX_CONNECTIONS_PER_FOREIGN_UID {
+        if *count >= limit {
             return None;
         }
         *count += 1;
@@ -195,3 +214,6 @@ impl Drop for ForeignGuard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
