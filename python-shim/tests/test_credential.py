@@ -304,4 +304,14 @@ def test_unknown_fields_and_a_missing_refresh_time(twin: SyncTwin, agent: FakeAg
     end = int(time.time()) + 500
     agent.answer = lambda _: reply(200, {"access_token": "a.b", "token_type": "Bearer", "expires_on": end})
     info = twin.info(twin.make(), SCOPE)
-    assert (info.token, info.expires_on, info.refresh_on) == ("a.b", end, end)
+    # Never up to the very end: the SDK adds up to a minute to this time.
+    assert (info.token, info.expires_on, info.refresh_on) == ("a.b", end, end - 90)
+
+
+def test_the_sdk_does_not_keep_a_short_token_to_its_end(twin: SyncTwin, agent: FakeAgent) -> None:
+    agent.life, agent.refresh_in = 120, 100
+    credential = twin.make()
+    for _ in range(2):
+        info = twin.info(credential, SCOPE)
+        assert info.expires_on - info.refresh_on == 90
+        assert info.token == f"{SECRET}.1", "what it asks for early comes from memory"

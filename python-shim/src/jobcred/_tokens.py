@@ -59,6 +59,11 @@ else:
             )
 
 
+# azure.core asks for a new token up to 60 s after `refresh_on`, at random. A token that lives for minutes alone would
+# so be sent in its very last moment, and arrive too late.
+SDK_DELAY = 90
+
+
 class Token:
     """A token as the agent gave it. Has no repr of its own, so that it cannot be printed by accident."""
 
@@ -80,4 +85,6 @@ class Token:
         """As ``get_token_info`` returns it: azure.core's own class where it has one, else our like."""
         azure = sys.modules.get("azure.core.credentials")
         cls = getattr(azure, "AccessTokenInfo", AccessTokenInfo)
-        return cls(self.token, self.expires_on, token_type=self.token_type, refresh_on=self.refresh_on)
+        # The SDK keeps what it gets past this time, see above; what it asks again for early comes from memory.
+        refresh_on = min(self.refresh_on, self.expires_on - SDK_DELAY)
+        return cls(self.token, self.expires_on, token_type=self.token_type, refresh_on=refresh_on)
