@@ -1,7 +1,7 @@
 //! What a cached token costs: over a kept connection against a bare hyper server that answers the same bytes, and in process.
 //!
-//! Everything is pinned to one CPU (`taskset -c 0`, see `tests/bench`), and the two servers are measured in turns, so the ratio
-//! holds on a noisy machine although the absolute times do not.
+//! `tests/bench` pins everything to one CPU. The two servers are measured in turns, so the ratio holds on a noisy machine
+//! although the absolute times do not. Prints one line of JSON.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use jobcred_client::Client;
@@ -50,22 +50,21 @@ fn main() {
             .unwrap(),
     );
     let mut agent = connect(&agent_socket);
-    let answer = ask(&mut agent, &mut Vec::new());
-    let body = answer.split_off_body();
-    std::fs::write(dir.path().join("body"), &body).unwrap();
+    let answer = ask(&mut agent);
+    std::fs::write(dir.path().join("answer"), &answer).unwrap();
     let _bare = Server(
         Command::new(std::env::current_exe().unwrap())
             .env("JOBCRED_BENCH_BARE", &bare_socket)
-            .env("JOBCRED_BENCH_BODY", dir.path().join("body"))
+            .env("JOBCRED_BENCH_ANSWER", dir.path().join("answer"))
             .stdin(Stdio::null())
             .spawn()
             .unwrap(),
     );
     let mut bare = connect(&bare_socket);
-    let mut buffer = Vec::new();
-    let bare_body = ask(&mut bare, &mut buffer).split_off_body();
+    let bare_answer = ask(&mut bare);
     assert_eq!(
-        bare_body, body,
+        without_date(&bare_answer),
+        without_date(&answer),
         "the two servers must answer the same bytes"
     );
 
@@ -79,18 +78,17 @@ fn main() {
         agent_times.push(agent_time);
         bare_times.push(bare_time);
     }
-    report("bare hyper, kept connection", median(&mut bare_times), "us");
-    report(
-        "cached token, kept connection",
-        median(&mut agent_times),
-        "us",
-    );
-    report("ratio (limit 1.25)", median(&mut ratios), "x");
-    in_process(&agent_socket);
+    let found = serde_json::json!({
+        "agent_us": median(&mut agent_times),
+        "bare_us": median(&mut bare_times),
+        "ratio": median(&mut ratios),
+        "in_process_ns": in_process(&agent_socket),
+    });
+    println!("{found}");
 }
 
-/// A hit in the client's own cache.
-fn in_process(socket: &Path) {
+/// Nanoseconds of a hit in the client's own cache.
+fn in_process(socket: &Path) -> f64 {
     let client = Client::builder().socket(socket).build();
     let request = TokenRequest::new(Target::Scope(
         "https://storage.azure.com/.default".to_owned(),
@@ -105,11 +103,7 @@ fn in_process(socket: &Path) {
             start.elapsed().as_secs_f64() * 1e9 / REQUESTS as f64
         })
         .collect();
-    report(
-        "in-process hit, Rust (limit 1000)",
-        median(&mut times),
-        "ns",
-    );
+    median(&mut times)
 }
 
 struct Server(Child);
@@ -118,15 +112,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-struct Answer(Vec<u8>);
-
-impl Answer {
-    fn split_off_body(&self) -> Vec<u8> {
-        let end = head_end(&self.0).unwrap();
-        self.0[end..].to_vec()
     }
 }
 
@@ -147,7 +132,7 @@ fn connect(path: &PathBuf) -> UnixStream {
 fn measure(stream: &mut UnixStream) -> f64 {
     let mut buffer = Vec::with_capacity(8192);
     for _ in 0..100 {
-        ask(stream, &mut buffer);
+        exchange(stream, &mut buffer);
     }
     let mut times: Vec<f64> = (0..REQUESTS)
         .map(|_| {
@@ -159,14 +144,23 @@ fn measure(stream: &mut UnixStream) -> f64 {
     median(&mut times)
 }
 
-fn ask(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> Answer {
-    exchange(stream, buffer);
+fn ask(stream: &mut UnixStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    exchange(stream, &mut answer);
     assert!(
-        buffer.starts_with(b"HTTP/1.1 200"),
+        answer.starts_with(b"HTTP/1.1 200"),
         "{}",
-        String::from_utf8_lossy(buffer)
+        String::from_utf8_lossy(&answer)
     );
-    Answer(buffer.clone())
+    answer
+}
+
+/// The lines of an answer but for the one that may differ by a second.
+fn without_date(answer: &[u8]) -> Vec<&str> {
+    let text = std::str::from_utf8(answer).unwrap();
+    text.split("\r\n")
+        .filter(|line| !line.starts_with("date: "))
+        .collect()
 }
 
 fn exchange(stream: &mut UnixStream, buffer: &mut Vec<u8>) {
@@ -204,13 +198,14 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-fn report(what: &str, value: f64, unit: &str) {
-    println!("{what:<46} {value:>10.2} {unit}");
-}
-
-/// The floor: hyper on one runtime thread, one body, no decision.
+/// The floor: hyper on one runtime thread, one answer, no decision.
 fn bare_server(path: &Path) {
-    let body = Bytes::from(std::fs::read(std::env::var("JOBCRED_BENCH_BODY").unwrap()).unwrap());
+    let answer = std::fs::read(std::env::var("JOBCRED_BENCH_ANSWER").unwrap()).unwrap();
+    let end = head_end(&answer).unwrap();
+    // Leaked, so that its values are as static as those of a server that knows them beforehand.
+    let head: &'static str = String::from_utf8(answer[..end].to_vec()).unwrap().leak();
+    let headers: &'static [_] = own_headers(head).leak();
+    let body = Bytes::from(answer).slice(end..);
     let listener = UnixListener::bind(path).unwrap();
     listener.set_nonblocking(true).unwrap();
     tokio::runtime::Builder::new_current_thread()
@@ -225,9 +220,9 @@ fn bare_server(path: &Path) {
                 tokio::spawn(async move {
                     let service = service_fn(move |_| {
                         let mut response = Response::new(Full::new(body.clone()));
-                        let headers = response.headers_mut();
-                        headers
-                            .insert("content-type", HeaderValue::from_static("application/json"));
+                        for (name, value) in headers {
+                            response.headers_mut().insert(name.clone(), value.clone());
+                        }
                         async move { Ok::<_, Infallible>(response) }
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
@@ -236,4 +231,19 @@ fn bare_server(path: &Path) {
                 });
             }
         });
+}
+
+/// The headers of an answer that hyper does not add by itself.
+fn own_headers(head: &'static str) -> Vec<(HeaderName, HeaderValue)> {
+    head.lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(": "))
+        .filter(|(name, _)| !["content-length", "date"].contains(name))
+        .map(|(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        })
+        .collect()
 }
