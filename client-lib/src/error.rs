@@ -15,6 +15,9 @@ pub enum ErrorKind {
     Invalid,
     /// Nobody answers at any of the places where an agent could be.
     AgentNotFound,
+    /// Nobody answers at the one place that was named, so there has been an agent, or will be: a chain of credentials must
+    /// not go on to another identity because of it.
+    AgentGone,
     /// Somebody listens, but as a user whose tokens this process must not trust.
     Untrusted,
     /// No answer within the time the caller allows.
@@ -63,7 +66,9 @@ impl Error {
             ErrorKind::Invalid => ErrorCode::InvalidRequest,
             ErrorKind::AgentNotFound => ErrorCode::Unavailable,
             ErrorKind::Untrusted => ErrorCode::Denied,
-            ErrorKind::Timeout | ErrorKind::Connection => ErrorCode::Transient,
+            ErrorKind::AgentGone | ErrorKind::Timeout | ErrorKind::Connection => {
+                ErrorCode::Transient
+            }
             ErrorKind::Protocol => ErrorCode::Internal,
             ErrorKind::Agent(code) => code,
         }
@@ -167,6 +172,12 @@ impl Error {
                     "the agent found belongs to uid {uid}, which this process does not trust: {list}"
                 ),
                 Some("when that is the sidecar's user, set JOBCRED_AGENT_UID to it"),
+                None,
+            ),
+            None if attempts.len() == 1 => Self::with(
+                ErrorKind::AgentGone,
+                format!("no jobcred agent answers at {list}"),
+                Some("JOBCRED_SOCKET, or whoever made this client, names that place: see whether the agent still runs, or is starting"),
                 None,
             ),
             None => Self::with(
@@ -305,6 +316,9 @@ mod tests {
             assert!(text.contains(part), "{text}");
         }
         assert_eq!(error.code(), ErrorCode::Unavailable);
+        let error = Error::no_agent(&attempts[..1], None);
+        assert_eq!(error.kind(), ErrorKind::AgentGone);
+        assert_eq!(error.code(), ErrorCode::Transient);
         let error = Error::no_agent(&attempts, Some(7));
         assert_eq!(error.kind(), ErrorKind::Untrusted);
         assert!(error.to_string().contains("uid 7"));

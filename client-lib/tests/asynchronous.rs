@@ -179,7 +179,7 @@ fn a_client_outlives_a_runtime_and_an_agent() {
     }
     drop(agent);
     let error = runtime().block_on(client.get("/a")).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::AgentNotFound);
+    assert_eq!(error.kind(), ErrorKind::AgentGone);
     let _agent = AgentDouble::start(&path, |_, _| Act::SendAndClose(json_bytes(200, "{}")));
     let runtime = runtime();
     for _ in 0..3 {

@@ -127,7 +127,7 @@ fn a_valid_token_outlives_its_agent() {
     clock.store(2000, Ordering::SeqCst);
     assert_eq!(
         client.token(&storage()).unwrap_err().kind(),
-        ErrorKind::AgentNotFound
+        ErrorKind::AgentGone
     );
 }
 
@@ -343,7 +343,7 @@ fn a_full_backlog_does_not_hang_the_caller() {
         .connect_timeout(Duration::from_millis(50))
         .build();
     let error = client.status().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::AgentNotFound);
+    assert_eq!(error.kind(), ErrorKind::AgentGone);
     assert!(error.to_string().contains("too busy"), "{error}");
 }
 
@@ -356,11 +356,11 @@ fn a_missing_agent_is_told_with_its_place_and_the_way_out() {
         .build()
         .token(&storage())
         .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::AgentNotFound);
-    assert_eq!(error.code(), ErrorCode::Unavailable);
+    assert_eq!(error.kind(), ErrorKind::AgentGone);
+    assert_eq!(error.code(), ErrorCode::Transient);
     let text = error.to_string();
     assert!(text.contains(missing.to_str().unwrap()), "{text}");
-    assert!(text.contains("jobcred run -- COMMAND"), "{text}");
+    assert!(text.contains("JOBCRED_SOCKET"), "{text}");
 }
 
 #[test]

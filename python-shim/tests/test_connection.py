@@ -17,6 +17,7 @@ import pytest
 
 from fake_agent import SECRET, FakeAgent, reply
 from jobcred import (
+    AgentGoneError,
     AgentNotFoundError,
     InternalError,
     InvalidRequestError,
@@ -288,23 +289,33 @@ def test_the_next_place_is_tried_when_nobody_answers(
 
 def test_no_agent(twin: SyncTwin, short_dir: Path) -> None:
     absent = short_dir / "absent.sock"
-    with pytest.raises(AgentNotFoundError, match="no socket there") as caught:
+    with pytest.raises(AgentGoneError, match="no socket there") as caught:
         twin.get(twin.make(socket_path=absent), SCOPE)
-    assert caught.value.code == "unavailable"
+    # Not "unavailable": a chain of credentials must not go on to another identity because an agent is being restarted.
+    assert caught.value.code == "transient"
     assert str(absent) in str(caught.value)
+
+
+def test_no_agent_anywhere(twin: SyncTwin, short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [str(short_dir / name) for name in ("a.sock", "b.sock")]
+    monkeypatch.setattr(_connection, "socket_paths", lambda _: places)
+    with pytest.raises(AgentNotFoundError, match="no socket there") as caught:
+        twin.get(twin.make(socket_path="/any"), SCOPE)
+    assert caught.value.code == "unavailable"
+    assert all(place in str(caught.value) for place in places)
     assert "jobcred run" in str(caught.value)
 
 
 def test_an_agent_that_has_ended(twin: SyncTwin, agent: FakeAgent) -> None:
     agent.stop()
-    with pytest.raises(AgentNotFoundError, match="nobody listens"):
+    with pytest.raises(AgentGoneError, match="nobody listens"):
         twin.get(twin.make(), SCOPE)
     agent.restart()
     assert twin.get(twin.make(), SCOPE).token
 
 
 def test_a_path_that_is_too_long(twin: SyncTwin, short_dir: Path) -> None:
-    with pytest.raises(AgentNotFoundError, match="too long: 108 bytes"):
+    with pytest.raises(AgentGoneError, match="too long: 108 bytes"):
         twin.get(twin.make(socket_path="/" + "x" * 107), SCOPE)
     longest = str(short_dir / "x")
     longest += "x" * (107 - len(longest))

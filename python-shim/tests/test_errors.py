@@ -25,7 +25,7 @@ from azure.identity.aio import ChainedTokenCredential as AsyncChainedTokenCreden
 
 import jobcred
 from fake_agent import error, reply
-from jobcred import JobCredential, JobCredentialError, aio
+from jobcred import JobCredential, JobCredentialError, _connection, aio
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,7 +134,7 @@ sys.meta_path.insert(0, Absent())
 import jobcred
 try:
     jobcred.JobCredential().get_token("api://x")
-except jobcred.AgentNotFoundError as error:
+except jobcred.AgentGoneError as error:
     print(type(error).__mro__[1].__name__, error.code, "azure.identity" in sys.modules)
 """
 
@@ -148,7 +148,7 @@ def test_without_azure(broken: str) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == "UnavailableError unavailable False\n"
+    assert done.stdout == "TransientError transient False\n"
     assert done.stderr == ""
 
 
@@ -185,9 +185,19 @@ def test_a_chain_takes_our_token(twin: SyncTwin) -> None:
     assert other.calls == 0
 
 
-def test_a_chain_goes_on_when_there_is_no_agent(twin: SyncTwin, tmp_path: Path) -> None:
-    chain, _ = chained(twin, twin.make(socket_path=tmp_path / "none"))
+def test_a_chain_goes_on_when_no_agent_was_meant_to_be_here(
+    twin: SyncTwin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_connection, "socket_paths", lambda _: [str(tmp_path / "a"), str(tmp_path / "b")])
+    chain, _ = chained(twin, twin.make(socket_path="/any"))
     assert twin.get(chain, SCOPE).token == "other"
+
+
+def test_a_chain_stops_when_the_agent_that_was_named_is_gone(twin: SyncTwin, tmp_path: Path) -> None:
+    chain, other = chained(twin, twin.make(socket_path=tmp_path / "none"))
+    with pytest.raises(ClientAuthenticationError, match="No jobcred agent answers at"):
+        twin.get(chain, SCOPE)
+    assert other.calls == 0
 
 
 def test_a_chain_goes_on_when_unavailable(twin: SyncTwin, agent: FakeAgent) -> None:

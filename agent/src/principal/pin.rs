@@ -90,7 +90,7 @@ impl Pin {
     }
 
     /// Checks a new token of `identity` before anyone gets it; `tenant` is the issuing tenant where the request had to
-    /// name one. An opaque token passes: nothing can be said of it.
+    /// name one. An opaque token passes, because nothing can be said of it, unless the configuration expects something.
     ///
     /// A claim that is missing is not a change: tokens for different resources carry different ones.
     ///
@@ -104,6 +104,10 @@ impl Pin {
     ) -> Result<Pinned, TokenError> {
         let key = (identity.clone(), tenant.map(str::to_ascii_lowercase));
         let Some(new) = Principal::from_token(token.secret.expose()) else {
+            let silent = Principal::default();
+            if let Some(mismatch) = self.find_wrong_id(identity, tenant, &silent) {
+                return Err(refuse(identity, token, &silent, mismatch));
+            }
             tracing::debug!(%identity, resource = token.resource, "the token cannot be read, so nothing is known of its owner");
             let mut seen = self.lock();
             if let Some(known) = seen.get(&key) {
@@ -271,7 +275,13 @@ impl Pin {
         rules
             .into_iter()
             .find_map(|(what, expected, found, why, hint)| {
-                let (expected, found) = (expected?, found.as_deref()?);
+                let expected = expected?;
+                // Whoever configures an expectation wants it held: a token that does not tell cannot be known to meet it.
+                let found = match found.as_deref() {
+                    Some(found) => found,
+                    None if why == CONFIG => "not told by the token",
+                    None => return None,
+                };
                 (!expected.eq_ignore_ascii_case(found)).then(|| Mismatch {
                     what,
                     expected: expected.to_owned(),

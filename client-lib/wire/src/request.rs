@@ -1,5 +1,6 @@
 //! Requests, to and from the path and query they travel as.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -193,11 +194,11 @@ impl std::fmt::Display for RequestError {
 
 impl std::error::Error for RequestError {}
 
-/// Decoded query parameters in order; names are ours, so a mistake can be told by name.
-struct Fields(Vec<(String, String)>);
+/// Decoded query parameters; names are ours, so a mistake can be told by name.
+struct Fields<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
 
-impl Fields {
-    fn parse(query: &str) -> Result<Self, RequestError> {
+impl<'q> Fields<'q> {
+    fn parse(query: &'q str) -> Result<Self, RequestError> {
         query
             .split('&')
             .filter(|pair| !pair.is_empty())
@@ -210,11 +211,11 @@ impl Fields {
     }
 
     fn take(&mut self, name: &str, limit: usize) -> Result<Option<String>, RequestError> {
-        let mut found = self.0.iter().filter(|(key, _)| key == name);
-        let Some((_, value)) = found.next() else {
+        let Some(at) = self.0.iter().position(|(key, _)| key == name) else {
             return Ok(None);
         };
-        if found.next().is_some() {
+        let (_, value) = self.0.swap_remove(at);
+        if self.0.iter().any(|(key, _)| key == name) {
             return Err(RequestError::new(format!("{name} is given twice")));
         }
         if value.is_empty() {
@@ -230,16 +231,20 @@ impl Fields {
                 "{name} has a control character in it"
             )));
         }
-        Ok(Some(value.clone()))
+        Ok(Some(value.into_owned()))
     }
 }
 
-fn decode(text: &str) -> Result<String, RequestError> {
+/// Borrows where nothing is encoded, as in every name and most values.
+fn decode(text: &str) -> Result<Cow<'_, str>, RequestError> {
+    let not_utf8 = |_| RequestError::new("the query is not UTF-8");
     // `+` means a space in a form, but a plus in a URI; Azure resources have neither, so the form reading is safe.
-    percent_decode_str(&text.replace('+', " "))
-        .decode_utf8()
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| RequestError::new("the query is not UTF-8"))
+    if text.contains('+') {
+        let text = text.replace('+', " ");
+        let text = percent_decode_str(&text).decode_utf8().map_err(not_utf8)?;
+        return Ok(Cow::Owned(text.into_owned()));
+    }
+    percent_decode_str(text).decode_utf8().map_err(not_utf8)
 }
 
 fn push(out: &mut String, name: &str, value: &str) {

@@ -10,6 +10,7 @@ The async twin is :class:`jobcred.aio.JobCredential`.
 
 from ._credential import JobCredential, registry_credential
 from ._errors import (
+    AgentGoneError,
     AgentNotFoundError,
     DeniedError,
     GrantEndedError,
@@ -26,6 +27,7 @@ from ._tokens import RegistryCredential
 __version__ = "0.1.0"
 
 __all__ = [
+    "AgentGoneError",
     "AgentNotFoundError",
     "DeniedError",
     "GrantEndedError",

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-from ._errors import AgentNotFoundError, TransientError, UntrustedAgentError, not_an_agent
+from ._errors import AgentGoneError, AgentNotFoundError, TransientError, UntrustedAgentError, not_an_agent
 from ._http import Reply, ReplyError, ReplyReader
 
 TYPE_CHECKING = False
@@ -152,6 +152,12 @@ def connect(explicit: str | None) -> Steps[Connection]:
         return Connection(sock, path)
     if untrusted is not None:
         raise untrusted
+    if len(tried) == 1:
+        # Only a place that was named is looked at alone.
+        raise AgentGoneError(
+            f"No jobcred agent answers at {tried[0]}.",
+            hint="JOBCRED_SOCKET or socket_path names that place: see whether the agent still runs, or is starting.",
+        )
     raise AgentNotFoundError(
         f"No jobcred agent answers: tried {'; '.join(tried)}.",
         hint="Start the command with 'jobcred run -- COMMAND', or set JOBCRED_SOCKET to the agent's socket.",

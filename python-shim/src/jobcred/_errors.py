@@ -4,10 +4,11 @@ JobCredentialError            everything below
   InvalidRequestError         the request is wrong: correct it (also a ValueError)
   DeniedError                 policy says no: ask whoever configured the agent
   UnavailableError            no such token is to be had here: another credential may have one
-    AgentNotFoundError        nobody answers where an agent should be
+    AgentNotFoundError        nobody answers where an agent could be
   RejectedError               the issuer refused: something in Azure has to change
     GrantEndedError           the submitting user's session has ended: submit the job again
   TransientError              try again later
+    AgentGoneError            nobody answers at the one place that was named
   InternalError               a fault of the agent, or of what answers in its place
   UntrustedAgentError         the socket belongs to somebody else
 
@@ -86,7 +87,7 @@ class UnavailableError(JobCredentialError):
 
 
 class AgentNotFoundError(UnavailableError):
-    """Nobody answers where an agent should be."""
+    """Nobody answers where an agent could be."""
 
 
 class RejectedError(JobCredentialError):
@@ -105,6 +106,13 @@ class TransientError(JobCredentialError):
     """Upstream or the agent is busy, slow or broken; another try may work."""
 
     code = "transient"
+
+
+class AgentGoneError(TransientError):
+    """Nobody answers at the one place that was named.
+
+    There has been an agent, or will be: a chain of credentials must not go on to another identity because of it.
+    """
 
 
 class InternalError(JobCredentialError):
@@ -126,10 +134,11 @@ _KINDS: tuple[type[JobCredentialError], ...] = (
     RejectedError,
     GrantEndedError,
     TransientError,
+    AgentGoneError,
     InternalError,
     UntrustedAgentError,
 )
-_BY_CODE = {kind.code: kind for kind in _KINDS if kind not in (JobCredentialError, AgentNotFoundError)}
+_BY_CODE = {kind.code: kind for kind in _KINDS if kind not in (JobCredentialError, AgentNotFoundError, AgentGoneError)}
 
 _STOP = ("azure.core.exceptions", "ClientAuthenticationError")
 # A chain of credentials goes on after the first, and stops at any other. The retry policy of azure.core never retries

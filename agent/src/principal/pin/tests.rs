@@ -130,6 +130,32 @@ fn the_first_token_must_be_of_whom_the_strategy_announced() {
 }
 
 #[test]
+fn what_the_configuration_expects_must_be_told() {
+    for expect in [
+        Expect {
+            object_id: Some(A.to_owned()),
+            ..Expect::default()
+        },
+        Expect {
+            client_id: Some(A.to_owned()),
+            ..Expect::default()
+        },
+        Expect {
+            tenant_id: Some(TENANT.to_owned()),
+            ..Expect::default()
+        },
+    ] {
+        let pin = Pin::new(&choice(Strategy::SystemIdentity), &expect);
+        for silent in [opaque("x"), token(&json!({}))] {
+            let error = pin.check(&Identity::Job, None, &silent).unwrap_err();
+            assert_eq!(error.kind(), ErrorCode::Rejected);
+            assert!(error.message().contains("not told"), "{error}");
+        }
+        pin.check(&Identity::Job, None, &token(&app(A, A))).unwrap();
+    }
+}
+
+#[test]
 fn expected_client_ids() {
     for (strategy, expected) in [
         (Strategy::ComputeIdentity, Some(A)),
