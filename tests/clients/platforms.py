@@ -158,7 +158,7 @@ PLATFORMS = (
     Platform(
         name="compute-identity",
         strategy="compute-identity",
-        tokens=4,
+        tokens=3,
         endpoint="msi",
         mint="azure_ml",
         options=_two_identities(),

@@ -76,9 +76,17 @@ class Scene:
             "REQUESTS_CA_BUNDLE": ca,
             "JOBCRED_LOG": "debug",
         }
-        if self.azurite:
-            variables["STORAGE_ACCOUNT_URL"] = self.azurite.account_url
         return variables | dict(platform or {})
+
+    def storage_clients(self, tokens: int = 1, *, keep: Path | None = None) -> list[list[str]]:
+        """The commands of all programs that keep a blob, each until it has used so many different tokens."""
+        assert self.azurite is not None
+        what = [self.azurite.account_url, str(tokens)]
+        return [
+            python("blob.py", *what, *(["--keep", str(keep)] if keep else [])),
+            python("blob.py", *what, "--aio"),
+            [places.built("examples/storage-client"), *what],
+        ]
 
     def run(
         self, command: Sequence[str], environment: Mapping[str, str], *, prefix: Sequence[str] = OWN_RUN

@@ -53,7 +53,7 @@ class Pod:
     def ask(self, uid: int, *groups: int, **variables: str) -> dict[str, Any]:
         """What a program of that user is told when it wants a token."""
         done = self.machine.run(python("ask.py"), self.environment(**variables), prefix=self.container(uid, *groups))
-        assert done.status == 0, done
+        assert done.status == 0, str(done)
         (answer,) = done.lines_of_json()
         return answer
 
@@ -68,7 +68,7 @@ class Pod:
         with self.machine.beside([places.built("jobcred"), "agent"], environment, prefix=where):
             wait = [places.built("jobcred"), "wait", "--timeout", "60"]
             done = self.machine.run(wait, self.environment(), prefix=where)
-            assert done.status == 0, done
+            assert done.status == 0, str(done)
             yield
 
     @property
@@ -90,17 +90,15 @@ def pod(scene: Callable[..., Scene], azurite: Azurite) -> Pod:
 
 def test_another_container_reads_and_writes_blobs(pod: Pod) -> None:
     with pod.sidecar(**SHARING):
-        clients = at_once(
-            python("blob.py"), python("blob.py", "--aio"), [places.built("examples/storage-client")], python("ask.py")
-        )
+        clients = at_once(*pod.machine.storage_clients(), python("ask.py"))
         environment = pod.environment(JOBCRED_AGENT_UID=str(AGENT_UID))
         done = pod.machine.run(clients, environment, prefix=pod.container(JOB_UID, POD_GROUP))
 
-    assert done.status == 0, done
+    assert done.status == 0, str(done)
     reports = [report for report in done.lines_of_json() if "client" in report]
-    assert {report["client"] for report in reports} == {"sync", "aio", "rust"}, done
+    assert {report["client"] for report in reports} == {"sync", "aio", "rust"}, str(done)
     owners = {claims["oid"] for report in reports for claims in report["tokens"].values()}
-    assert owners == {pod.principal}, done
+    assert owners == {pod.principal}, str(done)
     # Four programs, one token, one question.
     assert len(pod.machine.doubles.tokens()["azure_ml"]) == 1
     assert len(pod.machine.doubles.requests()["msi"]) == 1

@@ -1,13 +1,14 @@
 //! A job's program in Rust that keeps something in blob storage, with the Azure SDK and the job's own credential.
 //!
-//! It writes and reads until it has used as many different tokens as its argument says (one when left out), and prints
-//! one line of JSON: whose they were, and every status that the service answered. It never prints a token.
+//! Its arguments are the account's URL and a number of tokens (one when left out). It writes and reads until it has used
+//! as many different ones, and prints one line of JSON: whose they were, and every status that the service answered. It
+//! never prints a token.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use azure_core::http::headers::{AUTHORIZATION, Headers};
@@ -25,6 +26,7 @@ use hyper_util::rt::TokioExecutor;
 use jobcred_client::JobCredential;
 use jobcred_tests::decode_claims;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// How often it writes.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -141,10 +143,9 @@ impl HttpClient for Wire {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    let wanted: usize = std::env::args()
-        .nth(1)
-        .map_or(Ok(1), |count| count.parse())?;
-    let url = Url::parse(&std::env::var("STORAGE_ACCOUNT_URL")?)?;
+    let mut arguments = std::env::args().skip(1);
+    let url = Url::parse(&arguments.next().ok_or("the account's URL is wanted")?)?;
+    let wanted: usize = arguments.next().map_or(Ok(1), |count| count.parse())?;
     let wire = Arc::new(Wire::new()?);
     let options = BlobServiceClientOptions {
         client_options: ClientOptions {

@@ -11,7 +11,6 @@ import asyncio
 import base64
 import hashlib
 import json
-import os
 import time
 import uuid
 from pathlib import Path
@@ -93,12 +92,13 @@ async def work_async(log: Log, url: str, tokens: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url", help="the storage account's")
+    parser.add_argument("tokens", type=int, help="how many different tokens to use")
     parser.add_argument("--aio", action="store_true", help="with the asynchronous SDK")
-    parser.add_argument("--tokens", type=int, default=1, help="how many different tokens to use")
     parser.add_argument("--keep", help="a file for the tokens")
     arguments = parser.parse_args()
     log = Log(arguments.keep)
-    url = os.environ["STORAGE_ACCOUNT_URL"]
+    url: str = arguments.url
     tokens: int = arguments.tokens
     rounds = asyncio.run(work_async(log, url, tokens)) if arguments.aio else work(log, url, tokens)
     client = "aio" if arguments.aio else "sync"
