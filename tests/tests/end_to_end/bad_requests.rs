@@ -15,12 +15,19 @@ fn cluster() -> (AzureMl, World) {
     (aml, world)
 }
 
-#[test]
-fn a_nonsense_request_is_told_what_is_wrong_with_it() {
+fn header_lines(count: usize) -> String {
+    let lines: Vec<String> = (0..count)
+        .map(|number| format!("x-{number}: y\r\n"))
+        .collect();
+    lines.concat()
+}
+
+/// Targets that make no sense.
+fn nonsense() -> Vec<String> {
     let long = "x".repeat(10_000);
     let token = |query: &str| format!("/v1/token?{query}");
     let guid = "11111111-2222-3333-4444-555555555555";
-    let bad = [
+    vec![
         "/v1/token".to_owned(),
         token(""),
         token("resource="),
@@ -57,15 +64,20 @@ fn a_nonsense_request_is_told_what_is_wrong_with_it() {
         "/v1/registry".to_owned(),
         "/v1/registry?server=".to_owned(),
         format!("/v1/registry?server={long}"),
-    ];
+    ]
+}
+
+#[test]
+fn a_nonsense_request_is_told_what_is_wrong_with_it() {
+    let targets = nonsense();
     let (aml, world) = cluster();
     let agent = world.agent();
-    let mut connection = world.connect();
-    let mut checks = bad
+    let mut kept = world.connect();
+    let mut asked = targets
         .iter()
         .map(|target| ("GET", target.as_str(), 400))
         .collect::<Vec<_>>();
-    checks.extend([
+    asked.extend([
         ("GET", "/", 404),
         ("GET", "/v1", 404),
         ("GET", "/v1/token/", 404),
@@ -81,7 +93,7 @@ fn a_nonsense_request_is_told_what_is_wrong_with_it() {
         ("PUT", "/healthz", 405),
         ("POST", "/v1/registry?server=a.azurecr.io", 405),
     ]);
-    for (method, target, status) in checks {
+    for (method, target, status) in asked {
         let shown: String = format!("{method} {target}").chars().take(80).collect();
         if method == "HEAD" {
             // Its answer has no body, but says how long one would be: not for a kept connection of this test's.
@@ -92,7 +104,7 @@ fn a_nonsense_request_is_told_what_is_wrong_with_it() {
             assert!(bytes.starts_with(b"HTTP/1.1 405 "), "{shown}");
             continue;
         }
-        let answer = connection.ask(method, target).unwrap();
+        let answer = kept.ask(method, target).unwrap();
         assert_eq!(answer.status, status, "{shown}: {}", answer.body);
         assert_eq!(answer.code(), "invalid_request", "{shown}: {}", answer.body);
         assert_ne!(answer.error("message"), "", "{shown}");
@@ -124,13 +136,13 @@ fn a_nonsense_request_is_told_what_is_wrong_with_it() {
     );
 }
 
-#[test]
-fn garbage_is_closed_and_the_agent_unharmed() {
+/// What it is, its bytes, and the statuses it may be answered with; none: it is closed without a word.
+type Garbage = (&'static str, Vec<u8>, &'static [u16]);
+
+fn garbage() -> Vec<Garbage> {
     let good = "GET /healthz HTTP/1.1\r\nhost: x\r\n";
     let headers = |count: usize| -> Vec<u8> {
-        let lines: String = (0..count)
-            .map(|number| format!("x-{number}: y\r\n"))
-            .collect();
+        let lines = header_lines(count);
         format!("{good}{lines}\r\n").into_bytes()
     };
     // A fixed sequence that looks random.
@@ -140,7 +152,7 @@ fn garbage_is_closed_and_the_agent_unharmed() {
             Some(state.to_be_bytes()[0])
         })
         .collect();
-    let cases: Vec<(&str, Vec<u8>, &[u16])> = vec![
+    vec![
         ("nothing", Vec::new(), &[]),
         ("a newline", b"\r\n".to_vec(), &[]),
         ("zeros", vec![0; 4096], &[400]),
@@ -216,10 +228,14 @@ fn garbage_is_closed_and_the_agent_unharmed() {
             format!("{good}transfer-encoding: chunked\r\n\r\nzz\r\n").into_bytes(),
             &[200, 400],
         ),
-    ];
+    ]
+}
+
+#[test]
+fn garbage_is_closed_and_the_agent_unharmed() {
     let (_aml, world) = cluster();
     let agent = world.agent();
-    for (case, bytes, statuses) in cases {
+    for (case, bytes, statuses) in garbage() {
         let mut connection = world.connect();
         // It may be closed before all is sent.
         let _ = connection.send(&bytes);
@@ -248,7 +264,7 @@ fn garbage_is_closed_and_the_agent_unharmed() {
 fn one_hundred_headers_are_no_garbage() {
     let (_aml, world) = cluster();
     let _agent = world.agent();
-    let lines: String = (0..99).map(|number| format!("x-{number}: y\r\n")).collect();
+    let lines = header_lines(99);
     let mut connection = world.connect();
     connection
         .send(format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{lines}\r\n").as_bytes())

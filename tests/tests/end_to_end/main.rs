@@ -1,12 +1,18 @@
 //! The real programs against the doubles of Azure, from a job's environment to what its processes get.
 //!
-//! Run by `tests/isolated`, after `cargo build --workspace --bins`; `make test` does both.
+//! Run by `tests/isolated`, after `cargo build --workspace --bins`; `make test` does both. One program, because each one
+//! more would have to be linked.
+
+#![cfg(test)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod bad_requests;
+mod commands;
+mod harness;
 mod registry;
 mod sharing;
 mod strategies;
+mod supervision;
 mod upstream;

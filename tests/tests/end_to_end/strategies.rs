@@ -372,7 +372,7 @@ fn where_only_the_metadata_service_answers_it_is_system_identity() {
         output.stderr
     );
 
-    // `run` does not make COMMAND wait for the probe, and says so.
+    // `run` does not make COMMAND wait for the probe: the agent makes it, and says who it is.
     let jobcred = crate::support::binary("jobcred").display().to_string();
     let output = world
         .jobcred(&["run", "--", &jobcred, "token", "--json"])
@@ -381,7 +381,7 @@ fn where_only_the_metadata_service_answers_it_is_system_identity() {
     let own = imds.options().identities.first().unwrap();
     assert_eq!(output.json()["claims"]["object_id"], own.object_id);
     assert!(
-        output.stderr.contains("asking the metadata service"),
+        output.stderr.contains("who: system-identity"),
         "{}",
         output.stderr
     );
@@ -569,4 +569,23 @@ fn what_the_configuration_expects_is_held() {
         );
     }
     assert_eq!(aml.obo().requests().len(), 0);
+}
+
+#[test]
+fn no_proxy_of_the_job_comes_between_the_agent_and_its_endpoint() {
+    let (aml, world) = started(AzureMlOptions::default());
+    let proxy = AzureMl::start(AzureMlOptions::default()).unwrap();
+    let address = proxy.msi().url("");
+    let names = [
+        "http_proxy",
+        "HTTP_PROXY",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ];
+    let world = world.with_environment(names.map(|name| (name, address.clone())));
+    let _agent = world.agent();
+    assert_eq!(world.storage().token(), aml.tokens()[0].token);
+    assert_eq!(proxy.msi().recorder().connections(), 0);
 }

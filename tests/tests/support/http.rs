@@ -86,7 +86,7 @@ impl Connection {
             .iter()
             .any(|path| target.starts_with(path));
         if !(declared && answer.status == 200) {
-            let what = format!("the answer to {method} {:.60}", target);
+            let what = format!("the answer to {method} {target:.60}");
             self.watch.check(&what, answer.body.as_bytes());
         }
         self.watch.check(

@@ -11,10 +11,10 @@ mod scan;
 mod world;
 
 pub use binaries::binary;
-pub use http::{Answer, Connection};
+pub use http::Answer;
 pub use nested::in_namespace_with_imds;
 pub use process::{Output, Process};
-pub use world::{Agent, Call, World};
+pub use world::{Call, World};
 
 use std::time::Duration;
 

@@ -54,7 +54,7 @@ impl Process {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command
             .spawn()
-            .unwrap_or_else(|error| panic!("{name}: {:?}: {error}", command.get_program()));
+            .unwrap_or_else(|error| panic!("{name}: {}: {error}", command.get_program().display()));
         let stdout = Stream::of(child.stdout.take().unwrap());
         let stderr = Stream::of(child.stderr.take().unwrap());
         let process = Self {

@@ -62,10 +62,6 @@ impl World {
         self.path().join("own").join("agent.sock")
     }
 
-    pub fn watch(&self) -> &Watch {
-        &self.watch
-    }
-
     /// A call of `jobcred`.
     pub fn jobcred<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Call<'_> {
         self.call(&binary("jobcred"), arguments)
@@ -160,8 +156,9 @@ impl Call<'_> {
         self
     }
 
-    pub fn without(mut self, name: &str) -> Self {
-        self.command.env_remove(name);
+    /// How reports call it.
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
         self
     }
 

@@ -1,0 +1,464 @@
+//! The commands a person types: what they print, where, and with which exit status.
+
+use std::fs;
+
+use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, Secrets};
+use serde_json::Value;
+
+use crate::support::World;
+
+fn cluster() -> (AzureMl, World) {
+    let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
+    let world = World::new()
+        .with_environment(aml.environment())
+        .with_secrets(aml.secrets());
+    (aml, world)
+}
+
+#[test]
+fn every_mistake_in_the_configuration_is_in_one_report() {
+    let secret = "zq-a-password-that-somebody-put-here-81";
+    let secrets = Secrets::new();
+    secrets.add("a value of an unknown key", secret);
+    let (aml, world) = cluster();
+    let world = world.with_secrets(&secrets);
+    let file = world.path().join("jobcred.toml");
+    let text = format!(
+        "strategie = \"{secret}\"\ngrace = \"soon\"\nprobe = \"yes\"\n[expect]\ntenant_id = \"contoso\"\nclient_secret = \"{secret}\"\n"
+    );
+    fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    for arguments in [
+        vec!["run", "--config", file, "--", "touch", "started"],
+        vec!["agent", "--config", file],
+        vec!["explain", "--config", file],
+    ] {
+        let output = world
+            .jobcred(&arguments)
+            .env("JOBCRED_STRATEGY", "managed-identity")
+            .env("JOBCRED_SOKET", "/tmp/x")
+            .env("JOBCRED_ALLOW_UIDS", "1000")
+            .run();
+        assert_eq!(output.code, Some(2), "{arguments:?}: {}", output.stderr);
+        assert_eq!(output.stdout, "");
+        for part in [
+            "8 mistakes",
+            // Origin, key, value, why, what is allowed.
+            "jobcred.toml: strategie",
+            "did you mean strategy?",
+            "grace = \"soon\"",
+            "probe",
+            "expect.tenant_id",
+            "expect.client_secret",
+            "JOBCRED_STRATEGY",
+            "managed-identity",
+            "compute-identity",
+            "JOBCRED_SOKET",
+            "did you mean JOBCRED_SOCKET?",
+            "socket_group",
+        ] {
+            assert!(
+                output.stderr.contains(part),
+                "{part} is not in\n{}",
+                output.stderr
+            );
+        }
+    }
+    assert!(!world.socket().exists());
+    assert_eq!(aml.msi().recorder().connections(), 0);
+}
+
+#[test]
+fn a_wrong_command_line_is_told_apart_from_a_failure() {
+    let (_aml, world) = cluster();
+    for arguments in [
+        vec![],
+        vec!["serve"],
+        vec!["run"],
+        vec!["token", "--raw", "--json"],
+        vec!["run", "--nonsense", "--", "true"],
+        vec!["--sandbox", "--strategy", "kubernetes", "explain"],
+    ] {
+        let output = world.jobcred(&arguments).run();
+        assert_eq!(output.code, Some(2), "{arguments:?}: {}", output.stderr);
+        assert_ne!(output.stderr, "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn token_shows_whose_it_is_and_only_raw_shows_it() {
+    let (aml, world) = cluster();
+    let _agent = world.agent();
+    let own = aml.options().identities.first().unwrap();
+    // Searched for the token, as every output here.
+    let text = world.jobcred(&["token"]).run().succeeded().stdout;
+    for part in [
+        &own.object_id,
+        &own.client_id,
+        &own.tenant_id,
+        "https://storage.azure.com",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let json = world.jobcred(&["token", "--json"]).run().succeeded().json();
+    assert_eq!(json["claims"]["object_id"], own.object_id);
+    assert_eq!(json["claims"]["kind"], "app");
+    assert_eq!(json["expires_on"], aml.tokens()[0].expires_on);
+
+    let raw = world
+        .jobcred(&["token", "--raw"])
+        .declared()
+        .run()
+        .succeeded();
+    assert_eq!(raw.stdout, format!("{}\n", aml.tokens()[0].token));
+    assert_eq!(aml.requests().len(), 1);
+
+    let scope = [
+        "token",
+        "--scope",
+        "https://vault.azure.net/.default",
+        "--raw",
+    ];
+    let raw = world.jobcred(&scope).declared().run().succeeded();
+    assert_eq!(raw.stdout.trim(), aml.tokens()[1].token);
+    assert_eq!(
+        aml.tokens()[1].audience.trim_end_matches('/'),
+        "https://vault.azure.net"
+    );
+
+    let wrong = world.jobcred(&["token", "two words"]).run();
+    assert_eq!((wrong.code, wrong.stdout.as_str()), (Some(125), ""));
+    let unknown = [
+        "token",
+        "--client-id",
+        "11111111-2222-3333-4444-555555555555",
+    ];
+    let unknown = world.jobcred(&unknown).run();
+    assert_eq!(
+        (unknown.code, unknown.stdout.as_str()),
+        (Some(125), ""),
+        "{}",
+        unknown.stderr
+    );
+}
+
+#[test]
+fn without_an_agent_every_client_says_so() {
+    let (_aml, world) = cluster();
+    for arguments in [
+        &["token"][..],
+        &["token", "--raw"],
+        &["status"],
+        &["status", "--json"],
+        &["env"],
+        &["health"],
+    ] {
+        let output = world.jobcred(arguments).run();
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (Some(123), ""),
+            "{arguments:?}"
+        );
+        let socket = world.socket().display().to_string();
+        assert!(
+            output.stderr.contains(&socket),
+            "{arguments:?}: {}",
+            output.stderr
+        );
+    }
+    let wait = world.jobcred(&["wait", "--timeout", "1"]).run();
+    assert_eq!((wait.code, wait.stdout.as_str()), (Some(124), ""));
+    assert!(
+        wait.stderr.contains("not ready after 1 s"),
+        "{}",
+        wait.stderr
+    );
+}
+
+#[test]
+fn status_tells_what_is_held_and_how_it_fares() {
+    let (aml, world) = cluster();
+    let agent = world.agent();
+    for _ in 0..3 {
+        assert_eq!(world.storage().status, 200);
+    }
+    let status = world
+        .jobcred(&["status", "--json"])
+        .run()
+        .succeeded()
+        .json();
+    assert_eq!(status["pid"], agent.process().pid());
+    assert_eq!(status["strategy"], "compute-identity");
+    assert_eq!(status["ready"], true);
+    let own = aml.options().identities.first().unwrap();
+    assert_eq!(status["principal"]["object_id"], own.object_id);
+    let token = &status["tokens"][0];
+    assert_eq!(token["resource"], "https://storage.azure.com/");
+    assert_eq!(token["expires_on"], aml.tokens()[0].expires_on);
+    assert_eq!(
+        (&token["fetches"], &token["failures"]),
+        (&Value::from(1), &Value::from(0))
+    );
+    assert!(token["hits"].as_u64().unwrap() >= 2, "{status}");
+    assert!(
+        (86_000..=86_400).contains(&status["runway"].as_i64().unwrap()),
+        "{status}"
+    );
+    let callers = status["callers"].as_array().unwrap();
+    assert!(
+        callers
+            .iter()
+            .any(|caller| caller["requests"].as_u64() >= Some(3)),
+        "{status}"
+    );
+
+    let text = world.jobcred(&["status"]).run().succeeded().stdout;
+    assert!(
+        text.contains("compute-identity") && text.contains("runway"),
+        "{text}"
+    );
+    let metrics = world.ask("GET", "/metrics");
+    assert_eq!(metrics.status, 200);
+    assert!(
+        metrics
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/plain")
+    );
+    assert!(metrics.body.contains("# TYPE jobcred_"), "{}", metrics.body);
+}
+
+#[test]
+fn wait_and_readiness_are_about_declared_tokens() {
+    let (aml, world) = cluster();
+    let world = world.with_environment([(
+        "JOBCRED_RESOURCES",
+        "https://storage.azure.com,https://vault.azure.net",
+    )]);
+    aml.script().set_default(Behavior::hold("issued"));
+    let agent = world.agent();
+    assert!(aml.msi().recorder().wait_for(1, crate::support::HUNG));
+    let not_yet = world.ask("GET", "/readyz");
+    assert_eq!(
+        (not_yet.status, not_yet.code().as_str()),
+        (503, "transient")
+    );
+    world.jobcred(&["health"]).run().succeeded();
+    assert_ne!(world.jobcred(&["health", "--ready"]).run().code, Some(0));
+
+    let waiting = world.jobcred(&["wait", "--timeout", "60"]).start();
+    aml.script().release("issued");
+    waiting.finish().succeeded();
+    assert_eq!(world.ask("GET", "/readyz").status, 200);
+    world.jobcred(&["health", "--ready"]).run().succeeded();
+    // Both are there before anybody asked for them.
+    assert_eq!(aml.requests().len(), 2);
+    assert_eq!(world.storage().status, 200);
+    assert_eq!(aml.requests().len(), 2);
+    agent.end().succeeded();
+}
+
+#[test]
+fn env_makes_a_shell_find_the_agent() {
+    let (_aml, world) = cluster();
+    let _agent = world.agent();
+    let jobcred = crate::support::binary("jobcred").display().to_string();
+    let script = format!(
+        "lines=$({jobcred} env) && unset JOBCRED_SOCKET && eval \"$lines\" && {jobcred} token --json"
+    );
+    let shell = world.call(std::path::Path::new("/bin/sh"), &["-c", &script]);
+    assert_eq!(shell.run().succeeded().json()["claims"]["kind"], "app");
+}
+
+/// The outcome of one strategy in `explain --json`.
+#[track_caller]
+fn candidate<'a>(explanation: &'a Value, strategy: &str) -> &'a Value {
+    explanation["candidates"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|candidate| candidate["strategy"] == strategy)
+        .unwrap_or_else(|| panic!("{strategy} is not in {explanation:#}"))
+}
+
+#[test]
+fn explain_says_the_same_with_and_without_an_agent() {
+    let (aml, world) = cluster();
+    let alone = world
+        .jobcred(&["explain", "--json"])
+        .run()
+        .succeeded()
+        .json();
+    assert_eq!(alone["strategy"], "compute-identity");
+    assert_eq!(alone["reason"], "client_id_given");
+    assert_eq!(candidate(&alone, "compute-identity")["outcome"], "chosen");
+    let passed = candidate(&alone, "user-identity");
+    assert_eq!(passed["outcome"], "passed_over");
+    assert_eq!(passed["reason"], "obo_not_enabled");
+    for strategy in [
+        "kubernetes",
+        "system-identity",
+        "compute-instance-user",
+        "service-principal",
+    ] {
+        assert_eq!(
+            candidate(&alone, strategy)["outcome"],
+            "passed_over",
+            "{strategy}"
+        );
+        assert_ne!(
+            candidate(&alone, strategy)["evidence"],
+            serde_json::json!([]),
+            "{strategy}"
+        );
+    }
+    let agent = world.agent();
+    let beside = world
+        .jobcred(&["explain", "--json"])
+        .run()
+        .succeeded()
+        .json();
+    assert_eq!(beside["candidates"], alone["candidates"]);
+    let served = world.ask("GET", "/v1/explain").json();
+    assert_eq!(served["candidates"], alone["candidates"]);
+    assert_eq!(aml.requests().len(), 0, "explaining asks nobody");
+
+    let explain = world.jobcred(&["explain"]).env("AZURE_STORAGE_KEY", "set");
+    let text = explain.run().succeeded().stdout;
+    assert!(text.contains("AZURE_STORAGE_KEY"), "{text}");
+    assert!(
+        text.contains("compute-identity") && !text.contains('\u{1b}'),
+        "{text}"
+    );
+    let coloured = world
+        .jobcred(&["explain", "--color", "always"])
+        .run()
+        .succeeded();
+    assert!(coloured.stdout.contains('\u{1b}'));
+    agent.end().succeeded();
+}
+
+#[test]
+fn explain_with_a_probe_says_whose_the_token_is() {
+    let (aml, world) = cluster();
+    let own = aml.options().identities.first().unwrap();
+    let probe = world
+        .jobcred(&["explain", "--json", "--probe"])
+        .run()
+        .succeeded()
+        .json();
+    assert_eq!(probe["principal"]["object_id"], own.object_id);
+    assert_eq!(probe["principal"]["kind"], "app");
+    assert_eq!(aml.requests().len(), 1);
+    let text = world
+        .jobcred(&["explain", "--probe"])
+        .run()
+        .succeeded()
+        .stdout;
+    assert!(
+        text.contains(&own.object_id) && text.contains(&own.tenant_id),
+        "{text}"
+    );
+
+    // Not whom the strategy promises: shown, warned about, refused.
+    aml.mint().set_impostor(Some(aml.options().user.clone()));
+    let lied = world.jobcred(&["explain", "--json", "--probe"]).run();
+    assert_eq!(lied.code, Some(125), "{}", lied.stderr);
+    let lied = lied.json();
+    assert_eq!(lied["principal"]["kind"], "user");
+    let notices = lied["notices"].as_array().unwrap();
+    assert!(
+        notices
+            .iter()
+            .any(|notice| notice["code"] == "promise_user_token"),
+        "{lied:#}"
+    );
+
+    aml.script()
+        .set_default(Behavior::text(400, &format!("no, {}", aml.secret())));
+    let refused = world.jobcred(&["explain", "--probe"]).run();
+    assert_eq!(refused.code, Some(125));
+    assert!(refused.stderr.contains("400"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_report_names_variables_and_no_values() {
+    let (aml, world) = cluster();
+    let world = world.with_environment([("AZURE_STORAGE_KEY", "Q2hlY2tzdW0gb2YgYSBrZXk=")]);
+    let secrets = Secrets::new();
+    // None of these is a secret; a report has none of them either.
+    secrets.add(
+        "client id",
+        &aml.options().identities.first().unwrap().client_id,
+    );
+    secrets.add("endpoint", &aml.msi_endpoint());
+    secrets.add("storage key", "Q2hlY2tzdW0gb2YgYSBrZXk=");
+    let world = world.with_secrets(&secrets);
+    for arguments in [
+        &["explain", "--report"][..],
+        &["explain", "--report", "--probe"],
+    ] {
+        let report = world.jobcred(arguments).env("JOBCRED_LOG", "warn").run();
+        assert_eq!(report.code, Some(0), "{}", report.stderr);
+        for part in [
+            "compute-identity",
+            "client_id_given",
+            "DEFAULT_IDENTITY_CLIENT_ID",
+            "bypass_storage_key",
+        ] {
+            assert!(
+                report.stdout.contains(part),
+                "{part} is not in\n{}",
+                report.stdout
+            );
+        }
+    }
+}
+
+#[test]
+fn where_nothing_is_found_the_fix_is_told() {
+    let world = World::new().with_environment([("JOBCRED_PROBE", "false")]);
+    let explained = world.jobcred(&["explain", "--json"]).run();
+    assert_eq!(explained.code, Some(121));
+    assert_eq!(explained.json()["reason"], "nothing_found");
+    let agent = world.jobcred(&["agent"]).run();
+    assert_eq!(agent.code, Some(121));
+    assert!(agent.stderr.contains("sandbox"), "{}", agent.stderr);
+    // With nothing here a chain of credentials may go on.
+    let jobcred = crate::support::binary("jobcred").display().to_string();
+    let run = world
+        .jobcred(&[
+            "run",
+            "--",
+            "sh",
+            "-c",
+            &format!("{jobcred} wait --timeout 30; echo $?"),
+        ])
+        .run()
+        .succeeded();
+    assert_eq!(run.stdout, "125\n", "{}", run.stderr);
+}
+
+#[test]
+fn the_sandbox_is_marked_and_apart() {
+    let (aml, world) = cluster();
+    let agent = world.agent();
+    let jobcred = crate::support::binary("jobcred").display().to_string();
+    let script = format!("echo $JOBCRED_SOCKET; {jobcred} token --json");
+    let run = world
+        .jobcred(&["run", "--sandbox", "--", "sh", "-c", &script])
+        .run()
+        .succeeded();
+    let (socket, json) = run.stdout.split_once('\n').unwrap();
+    assert_ne!(socket, world.socket().to_str().unwrap());
+    let json: Value = serde_json::from_str(json).unwrap();
+    assert_eq!(json["claims"]["sandbox"], true);
+    assert_eq!(aml.requests().len(), 0);
+    agent.is_unharmed();
+    // Neither a file nor a variable can turn a job into one.
+    let sneaked = world
+        .jobcred(&["agent"])
+        .env("JOBCRED_STRATEGY", "sandbox")
+        .run();
+    assert_eq!(sneaked.code, Some(2));
+}
