@@ -109,7 +109,8 @@ pub fn jwt_expiry(token: &str) -> Option<UnixTime> {
     expiry(&read_claims(token)?)
 }
 
-/// Whether `text` is a GUID as Azure writes client, object and tenant ids: 8-4-4-4-12 hexadecimal digits.
+/// Whether `text` is a GUID as Azure writes client, object and tenant ids: 8-4-4-4-12 hexadecimal digits, and not the nil one,
+/// which names nobody.
 #[must_use]
 pub fn is_guid(text: &str) -> bool {
     text.len() == 36
@@ -117,6 +118,7 @@ pub fn is_guid(text: &str) -> bool {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => byte.is_ascii_hexdigit(),
         })
+        && text.bytes().any(|byte| byte != b'0' && byte != b'-')
 }
 
 /// The claims of a signed JWT (three parts). An encrypted one (five parts) has none that could be read.
@@ -328,6 +330,7 @@ mod tests {
             "11111111222233334444555555555555",
             &OID[1..],
             "{11111111-2222-3333-4444-55555555555}",
+            "00000000-0000-0000-0000-000000000000",
         ] {
             assert!(!is_guid(text), "{text}");
         }

@@ -37,7 +37,10 @@ pub(super) fn wait(global: &GlobalOptions, options: &WaitOptions) -> i32 {
 /// Whether waiting can help: it cannot when the agent knows for good that there will be no token.
 fn may_pass(kind: ErrorKind) -> bool {
     match kind {
-        ErrorKind::AgentNotFound | ErrorKind::Timeout | ErrorKind::Connection => true,
+        ErrorKind::AgentNotFound
+        | ErrorKind::AgentGone
+        | ErrorKind::Timeout
+        | ErrorKind::Connection => true,
         ErrorKind::Agent(code) => code == ErrorCode::Transient,
         _ => false,
     }

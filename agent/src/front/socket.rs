@@ -4,13 +4,14 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::unistd::{Gid, geteuid};
 
@@ -18,9 +19,11 @@ use nix::unistd::{Gid, geteuid};
 pub const MAX_SOCKET_PATH: usize = 107;
 /// Connections that may wait while nobody accepts: the agent is being started again, say. The kernel may cap it lower.
 const BACKLOG: i32 = 1024;
-/// How often and how long to wait for another agent that is binding in the same directory: two seconds in all.
-const LOCK_TRIES: u32 = 40;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// The file that is locked while a socket is made.
+const LOCK_FILE: &str = ".lock";
+/// How often and how long to wait for another agent that is binding in the same directory: half a second in all.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where and for whom to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +45,25 @@ pub struct BoundSocket {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    identity: (u64, u64),
+    mark: FileMark,
+}
+
+/// What tells one file from a later one at the same path: inode numbers alone are used again.
+#[derive(Debug, PartialEq, Eq)]
+struct FileMark {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl FileMark {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 /// Why there is no socket.
@@ -104,7 +125,7 @@ impl BoundSocket {
             listener,
             file: SocketFile {
                 path: path.clone(),
-                identity: (metadata.dev(), metadata.ino()),
+                mark: FileMark::of(&metadata),
             },
         })
     }
@@ -133,7 +154,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let same = fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+            .is_ok_and(|metadata| FileMark::of(&metadata) == self.mark);
         if same {
             // Nothing to do about a failure: the next agent finds a stale socket and replaces it.
             let _ = fs::remove_file(&self.path);
@@ -175,7 +196,17 @@ pub fn bind_first(paths: &[PathBuf], group: Option<u32>) -> Result<BoundSocket, 
 /// Whether an agent, or anything else, answers at `path`.
 #[must_use]
 pub fn is_answered(path: &Path) -> bool {
-    path.as_os_str().len() <= MAX_SOCKET_PATH && UnixStream::connect(path).is_ok()
+    path.as_os_str().len() <= MAX_SOCKET_PATH && try_connect(path).is_ok()
+}
+
+/// Connects without waiting. A full queue is somebody who listens, however slowly: waiting there could take for ever.
+fn try_connect(path: &Path) -> io::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect(fd.as_raw_fd(), &UnixAddr::new(path)?) {
+        Ok(()) | Err(Errno::EAGAIN) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn prepare_directory(dir: &Path, group: Option<u32>) -> Result<(), String> {
@@ -225,23 +256,28 @@ fn prepare_directory(dir: &Path, group: Option<u32>) -> Result<(), String> {
     Ok(())
 }
 
+/// Locks a file of our own rather than the directory: others can open a directory they may read, and keep its lock.
 fn lock_directory(dir: &Path) -> io::Result<Flock<File>> {
+    let path = dir.join(LOCK_FILE);
     let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
-        .open(dir)?;
-    // Binding takes microseconds, so a lock that stays is somebody else's doing: never wait for it without end.
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
+        .open(&path)?;
+    // Binding takes microseconds, so a lock that stays is a fault: never wait for it without end.
     for _ in 0..LOCK_TRIES {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
-            Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
+            Err((back, Errno::EWOULDBLOCK)) => file = back,
             Err((_, errno)) => return Err(errno.into()),
         }
         std::thread::sleep(LOCK_PAUSE);
     }
     Err(io::Error::other(format!(
-        "another process keeps the directory {} locked",
-        dir.display()
+        "another process keeps {} locked",
+        path.display()
     )))
 }
 
@@ -260,14 +296,10 @@ fn clear_stale(path: &Path) -> Result<(), BindError> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(BindError::InUse(path.to_owned())),
+    match try_connect(path) {
+        Ok(()) => Err(BindError::InUse(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
             .map_err(|error| unusable(format!("cannot remove the stale socket: {error}"))),
-        // A full backlog (EAGAIN) is somebody who answers, slowly.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(BindError::InUse(path.to_owned()))
-        }
         Err(error) => Err(unusable(format!(
             "a socket is there that cannot be tried: {error}"
         ))),
@@ -303,10 +335,14 @@ fn listen_at(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
     use std::path::PathBuf;
 
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+    };
     use tempfile::TempDir;
 
     use super::{BindError, BoundSocket, SocketOptions, bind_first, is_answered};
@@ -360,6 +396,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = place(&dir);
         let _bound = BoundSocket::bind(&options).unwrap();
+        assert!(matches!(
+            BoundSocket::bind(&options),
+            Err(BindError::InUse(_))
+        ));
+        assert!(is_answered(&options.path));
+    }
+
+    #[test]
+    fn a_socket_with_a_full_queue_is_in_use_and_nobody_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = place(&dir);
+        fs::create_dir(options.path.parent().unwrap()).unwrap();
+        let path = UnixAddr::new(&options.path).unwrap();
+        let listener = socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .unwrap();
+        bind(listener.as_raw_fd(), &path).unwrap();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        // The kernel lets one more in than the backlog says.
+        let _waiting = UnixStream::connect(&options.path).unwrap();
         assert!(matches!(
             BoundSocket::bind(&options),
             Err(BindError::InUse(_))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobcred_wire::{ErrorCode, Secret};
-use url::{Host, Url};
+use url::Url;
 
 use super::answer::Issuer;
 use super::ask::Asker;
@@ -15,7 +15,7 @@ use super::{
 use crate::error::TokenError;
 use crate::platform::{Clock, Files};
 use crate::strategy::{Choice, StartError, Upstream, reason};
-use crate::transport::{Endpoint, InvalidSecret, RetryPolicy, Transport};
+use crate::transport::{InvalidSecret, RetryPolicy, Transport};
 
 /// What sources reach the outside with.
 #[derive(Clone, Debug)]
@@ -52,7 +52,6 @@ impl Outside {
 /// A [`StartError`] where the choice cannot be carried out: a secret that is no header, an issuer that is not https.
 pub fn build(choice: &Choice, outside: &Outside) -> Result<Arc<dyn Source>, StartError> {
     let client_id = choice.client_id.clone();
-    warn_of_the_clear(&choice.upstream);
     let source: Arc<dyn Source> = match &choice.upstream {
         Upstream::AzureMl { endpoint, secret } => Arc::new(
             AzureMl::new(
@@ -125,33 +124,6 @@ pub fn build(choice: &Choice, outside: &Outside) -> Result<Arc<dyn Source>, Star
     Ok(source)
 }
 
-/// Identity endpoints speak plain http because they are on this machine or its host. One that is not is most likely a
-/// mistake, but the platform's to make: it is said, not refused.
-fn warn_of_the_clear(upstream: &Upstream) {
-    let (Upstream::AzureMl { endpoint, .. }
-    | Upstream::OnBehalfOf { endpoint, .. }
-    | Upstream::AppService { endpoint, .. }
-    | Upstream::Imds { base: endpoint }) = upstream
-    else {
-        return;
-    };
-    if endpoint.scheme() == "http" && !is_near(endpoint) {
-        tracing::warn!(endpoint = %Endpoint::of(endpoint), "tokens come over plain http from another machine");
-    }
-}
-
-/// Whether a host is this machine or in its private network. A name other than `localhost` may be anywhere.
-fn is_near(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback() || ip.is_link_local() || ip.is_private(),
-        Some(Host::Ipv6(ip)) => {
-            ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unique_local()
-        }
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
-}
-
 fn bad_secret(variable: &str, error: InvalidSecret) -> StartError {
     StartError {
         code: reason::SECRET_NOT_SENDABLE,
@@ -170,27 +142,4 @@ fn require_https(authority: &Url) -> Result<(), StartError> {
             .to_owned(),
         hint: "correct AZURE_AUTHORITY_HOST or `authority_host`".to_owned(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use url::Url;
-
-    use super::is_near;
-
-    #[test]
-    fn what_is_near() {
-        for (url, near) in [
-            ("http://127.0.0.1:46808/MSI/auth", true),
-            ("http://localhost:46809/OBO/token", true),
-            ("http://169.254.169.254/", true),
-            ("http://10.0.0.4/", true),
-            ("http://[::1]/", true),
-            ("http://[fd00::1]/", true),
-            ("http://20.1.2.3/", false),
-            ("http://identity.example/", false),
-        ] {
-            assert_eq!(is_near(&Url::parse(url).unwrap()), near, "{url}");
-        }
-    }
 }

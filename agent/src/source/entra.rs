@@ -39,6 +39,7 @@ impl Exchange {
         Self {
             wire: Arc::new(Wire {
                 transport: Arc::clone(&outside.transport),
+                claims: Mutex::new(None),
                 seen: Mutex::new(None),
             }),
             outside: outside.clone(),
@@ -73,6 +74,11 @@ impl Exchange {
             )
         })?;
         let scope = request.resource.to_scope();
+        self.wire
+            .claims
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(&request.claims);
         let result = credential.get_token(&[&scope], None).await;
         let seen = self
             .wire
@@ -111,13 +117,20 @@ impl Exchange {
 #[derive(Debug)]
 struct Wire {
     transport: Arc<Transport>,
+    /// A claims challenge to send along: the crate has no way to say it.
+    claims: Mutex<Option<String>>,
     seen: Mutex<Option<Result<Response, TransportError>>>,
 }
 
 #[async_trait]
 impl HttpClient for Wire {
     async fn execute_request(&self, request: &SdkRequest) -> azure_core::Result<AsyncRawResponse> {
-        let outgoing = translate(request)?;
+        let claims = self
+            .claims
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let outgoing = translate(request, claims.as_deref())?;
         let result = self
             .transport
             .send_with_retries(&outgoing, &RetryPolicy::REMOTE)
@@ -137,7 +150,8 @@ impl HttpClient for Wire {
     }
 }
 
-fn translate(request: &SdkRequest) -> azure_core::Result<Request> {
+/// The crate's request as ours; `claims` becomes one more field of the form, as the token endpoint documents it.
+fn translate(request: &SdkRequest, claims: Option<&str>) -> azure_core::Result<Request> {
     let unusable = || {
         azure_core::Error::with_message(
             ErrorKind::DataConversion,
@@ -149,8 +163,15 @@ fn translate(request: &SdkRequest) -> azure_core::Result<Request> {
     let Body::Bytes(body) = request.body() else {
         return Err(unusable());
     };
-    let mut outgoing =
-        Request::new(method, request.url().clone(), Route::Proxied).with_body(body.clone());
+    let mut body = body.to_vec();
+    if let Some(claims) = claims {
+        let field = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("claims", claims)
+            .finish();
+        body.push(b'&');
+        body.extend_from_slice(field.as_bytes());
+    }
+    let mut outgoing = Request::new(method, request.url().clone(), Route::Proxied).with_body(body);
     for (name, value) in request.headers().iter() {
         let name = HeaderName::from_bytes(name.as_str().as_bytes()).map_err(|_| unusable())?;
         let value = HeaderValue::from_str(value.as_str()).map_err(|_| unusable())?;

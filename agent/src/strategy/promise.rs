@@ -34,7 +34,7 @@ pub fn promise_broken(choice: &Choice, claims: &PrincipalClaims) -> Option<Notic
                     "The strategy is {strategy}, but the token is a user's: what the job does is done with that person's rights."
                 ),
                 "On a compute instance turn single sign-on off or set DEFAULT_IDENTITY_CLIENT_ID to the client id of the instance's \
-                 identity; set `expect.object_id` to refuse such tokens.",
+                 identity. An agent refuses such tokens.",
             ));
         }
         Some("app") if promises_user => {
@@ -58,7 +58,7 @@ pub fn promise_broken(choice: &Choice, claims: &PrincipalClaims) -> Option<Notic
         (Some(promised), Some(got)) if !promised.eq_ignore_ascii_case(got) => Some(warning(
             reason::PROMISE_OTHER_CLIENT_ID,
             format!("Asked for the client id {promised}, got a token of another application."),
-            "The endpoint does not honour the client id: set `expect.client_id` to refuse such tokens, and report it to the platform.",
+            "The endpoint does not honour the client id. An agent refuses such tokens; report it to the platform.",
         )),
         _ => None,
     }

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
 
+use crate::principal::is_guid;
+
 /// Where the instance metadata service is on every Azure machine.
 pub(super) const IMDS: &str = "http://169.254.169.254";
 
@@ -130,16 +132,6 @@ pub(super) fn is_tenant(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-')
-}
-
-/// Whether `text` is a GUID in its usual spelling and not the nil one, which names nobody.
-fn is_guid(text: &str) -> bool {
-    let lengths = text.split('-').map(str::len);
-    lengths.eq([8, 4, 4, 4, 12])
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
-        && text.bytes().any(|byte| byte != b'0' && byte != b'-')
 }
 
 #[cfg(test)]

@@ -161,6 +161,24 @@ async fn another_tenant_is_asked_where_it_is_named() {
 }
 
 #[tokio::test]
+async fn a_claims_challenge_is_sent_along() {
+    let challenge = r#"{"access_token":{"nbf":{"essential":true,"value":"1&2"}}}"#;
+    let issuer = Issuer::start([issued(), issued()]).await;
+    let source = issuer.service_principal("s");
+    for claims in [None, Some(challenge.to_owned())] {
+        let request = SourceRequest {
+            claims,
+            ..ask_as(Identity::Job)
+        };
+        source.fetch(&request).await.unwrap();
+    }
+    let forms = issuer.forms();
+    assert_eq!(forms[0].1.get("claims"), None);
+    assert_eq!(forms[1].1["claims"], challenge);
+    assert_eq!(forms[1].1["grant_type"], "client_credentials");
+}
+
+#[tokio::test]
 async fn a_federated_token_that_cannot_be_used() {
     let issuer = Issuer::start([issued()]).await;
     let source = issuer.workload_identity();
