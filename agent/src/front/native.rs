@@ -112,8 +112,9 @@ impl NativeApi {
     async fn token(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {
         let request = TokenRequest::from_query(query).map_err(|error| invalid(&error))?;
         let service = self.service()?;
+        let names_someone = request.identity.is_some() || request.tenant_id.is_some();
         let granted = service
-            .settle(|own| {
+            .settle(names_someone, |own| {
                 service
                     .policy
                     .authorize(&request, own, service.honours_tenant)
@@ -126,7 +127,7 @@ impl NativeApi {
         let service = self.service()?;
         let server = service.login_server(query)?;
         let granted = service
-            .settle(|own| service.policy.authorize_registry(&server, own))
+            .settle(true, |own| service.policy.authorize_registry(&server, own))
             .await?;
         service.answer(id, &granted).await
     }
@@ -203,11 +204,16 @@ impl NativeApi {
 
 impl TokenService {
     /// Asks policy; where only the job's own first token can tell whether a name is its own, gets that one and asks again.
+    ///
+    /// Whom the job's identity is matters to a request that names someone only; nearly all name nobody, and looking it
+    /// up would cost them more than the rest of policy.
     async fn settle(
         &self,
+        names_someone: bool,
         ask: impl Fn(Option<&Pinned>) -> Result<Decision, TokenError>,
     ) -> Result<AuthorizedRequest, TokenError> {
-        match ask(self.pin.pinned(&Identity::Job).as_ref())? {
+        let own = names_someone.then(|| self.pin.pinned(&Identity::Job));
+        match ask(own.flatten().as_ref())? {
             Decision::Granted(granted) => Ok(granted),
             Decision::NeedsPrincipal(first) => {
                 self.broker.get(first.key(), Want::default()).await?;

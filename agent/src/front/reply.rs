@@ -1,6 +1,6 @@
 //! The one place where an error becomes what a caller may see, and where answers get their headers.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -163,7 +163,12 @@ fn reply(status: StatusCode, id: RequestId, content_type: &'static str, body: By
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+    // Eight digits, a hyphen, and rarely more than ten digits: written without growing, and kept without a copy.
+    let mut text = String::with_capacity(24);
+    let written = write!(text, "{id}");
+    if written.is_ok()
+        && let Ok(value) = HeaderValue::try_from(text)
+    {
         headers.insert(REQUEST_ID_HEADER, value);
     }
     reply
