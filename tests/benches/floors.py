@@ -65,14 +65,14 @@ class Row:
         return [self.what, self.measured, self.reference, self.ratio, self.limit, verdict]
 
 
-def at_most(what: str, value: float, reference: float, limit: float, unit: str, name: str) -> Row:
+def at_most(what: str, value: float, reference: float, limit: float, *, unit: str, name: str) -> Row:
     ratio = value / reference
     return Row(
         what, f"{value:.2f} {unit}", f"{reference:.2f} {unit} ({name})", f"{ratio:.2f}", f"<= {limit}", ratio <= limit
     )
 
 
-def times_faster(what: str, value: float, reference: float, limit: float, unit: str, name: str) -> Row:
+def times_faster(what: str, value: float, reference: float, limit: float, *, unit: str, name: str) -> Row:
     ratio = reference / value
     return Row(
         what,
@@ -128,7 +128,7 @@ def docker_helper(directory: Path) -> list[Row]:
     with agent(variables, "--sandbox"):
         # The first one also has to get the credential; the warm-up takes it out.
         helper, true = in_turns(commands, variables, runs=1000, warm_up=30, stdin=str(address))
-    return [at_most("docker-credential-jobcred get, hit", helper * 1e3, true * 1e3, 2, "ms", "/bin/true")]
+    return [at_most("docker-credential-jobcred get, hit", helper * 1e3, true * 1e3, 2, unit="ms", name="/bin/true")]
 
 
 def agent_memory(directory: Path) -> list[Row]:
@@ -188,8 +188,8 @@ def python_first_token(directory: Path) -> list[Row]:
     ours, azure, _ = map(statistics.median, taken)
     our_size, azure_size, bare_size = map(statistics.median, resident)
     return [
-        times_faster("Python, import and first token", ours, azure, 8, "ms", "azure-identity"),
-        at_most("Python, resident after a token", our_size, bare_size, 1.3, "MiB", "bare interpreter"),
+        times_faster("Python, import and first token", ours, azure, 8, unit="ms", name="azure-identity"),
+        at_most("Python, resident after a token", our_size, bare_size, 1.3, unit="MiB", name="bare interpreter"),
         Row("  the same with azure-identity", f"{azure_size:.2f} MiB", ratio=f"{azure_size / bare_size:.2f}"),
     ]
 
@@ -234,7 +234,7 @@ def python_burst(directory: Path) -> list[Row]:
     our_time, azure_time = statistics.median(ours), statistics.median(azure)
     what = f"{PROCESSES} Python processes, one token each"
     return [
-        times_faster(f"{what}: wall", our_time, azure_time, 6, "s", "azure-identity"),
+        times_faster(f"{what}: wall", our_time, azure_time, 6, unit="s", name="azure-identity"),
         Row("  of it, starting bare interpreters", f"{bare:.2f} s"),
         Row(
             f"{what}: upstream",

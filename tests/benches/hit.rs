@@ -27,7 +27,7 @@ use jobcred_client::Client;
 use jobcred_wire::{Target, TokenRequest};
 
 const ROUNDS: usize = 21;
-const REQUESTS: usize = 2_000;
+const REQUESTS: u32 = 2_000;
 const REQUEST: &[u8] =
     b"GET /v1/token?resource=https%3A%2F%2Fstorage.azure.com%2F HTTP/1.1\r\nhost: jobcred\r\n\r\n";
 
@@ -100,7 +100,7 @@ fn in_process(socket: &Path) -> f64 {
             for _ in 0..REQUESTS {
                 std::hint::black_box(client.token(std::hint::black_box(&request)).unwrap());
             }
-            start.elapsed().as_secs_f64() * 1e9 / REQUESTS as f64
+            start.elapsed().as_secs_f64() * 1e9 / f64::from(REQUESTS)
         })
         .collect();
     median(&mut times)
@@ -122,7 +122,8 @@ fn connect(path: &PathBuf) -> UnixStream {
             Ok(stream) => return stream,
             Err(error) => assert!(
                 start.elapsed() < Duration::from_secs(10),
-                "{path:?}: {error}"
+                "{}: {error}",
+                path.display()
             ),
         }
         std::thread::sleep(Duration::from_millis(5));
