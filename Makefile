@@ -20,10 +20,10 @@ build: ## the release binaries: target/release/jobcred and docker-credential-job
 
 test: ## unit, scenario and end-to-end tests of every part
 	@tests/setup test
-	cargo build --workspace --bins
-	cargo nextest run --workspace --no-run
-	$(ISOLATED) cargo nextest run --workspace --offline --no-fail-fast
-	cargo test --workspace --doc --quiet
+	cargo build --workspace --all-features --bins
+	cargo nextest run --workspace --all-features --no-run
+	$(ISOLATED) cargo nextest run --workspace --all-features --offline --no-fail-fast
+	$(ISOLATED) cargo test --workspace --all-features --doc --offline --quiet
 	$(ISOLATED) $(PYTHON) -m pytest -q python-shim/tests
 
 test-clients: ## real SDKs and tools: storage through Azurite, a second container, skopeo
@@ -40,7 +40,8 @@ lint: ## formatting, clippy, licences, Python checks
 	.tools/bin/cargo-deny --offline check bans licenses sources
 	.venv/bin/ruff check python-shim tests
 	.venv/bin/ruff format --check python-shim tests
-	.venv/bin/mypy --config-file python-shim/pyproject.toml python-shim/src tests/clients
+	.venv/bin/mypy --config-file python-shim/pyproject.toml python-shim/src python-shim/tests
+	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/clients
 
 format: ## put everything into the house's format
 	cargo fmt --all
