@@ -11,6 +11,7 @@ mod support;
 mod bad_requests;
 mod commands;
 mod harness;
+mod kubernetes;
 mod registry;
 mod sharing;
 mod strategies;

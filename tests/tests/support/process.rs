@@ -5,12 +5,16 @@ use std::io::Read;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::HUNG;
 use super::scan::Watch;
+
+/// How long the output of a process that was killed is waited for.
+const LEFT_BEHIND: Duration = Duration::from_secs(5);
 
 /// What a process wrote and how it ended.
 #[derive(Debug)]
@@ -147,8 +151,10 @@ impl Drop for Process {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.stdout.wait_for_end();
-        self.stderr.wait_for_end();
+        // Its children may hold its streams open, and may be there to stay.
+        for stream in [&self.stdout, &self.stderr] {
+            stream.wait(LEFT_BEHIND, |read| read.ended);
+        }
         if std::thread::panicking() {
             eprintln!("--- stderr of {}:\n{}", self.name, self.stderr.text());
         }
@@ -190,23 +196,23 @@ impl Stream {
     }
 
     /// False when it took so long that the test is hung.
-    fn wait(&self, wanted: impl Fn(&Received) -> bool) -> bool {
+    fn wait(&self, limit: Duration, wanted: impl Fn(&Received) -> bool) -> bool {
         let (read, _) = self
             .0
             .1
-            .wait_timeout_while(self.lock(), HUNG, |read| !wanted(read))
+            .wait_timeout_while(self.lock(), limit, |read| !wanted(read))
             .unwrap_or_else(PoisonError::into_inner);
         wanted(&read)
     }
 
     fn wait_for_end(&self) -> bool {
-        self.wait(|read| read.ended)
+        self.wait(HUNG, |read| read.ended)
     }
 
     #[track_caller]
     fn wait_for(&self, name: &str, text: &str) {
         let has = |read: &Received| String::from_utf8_lossy(&read.bytes).contains(text);
-        self.wait(|read| read.ended || has(read));
+        self.wait(HUNG, |read| read.ended || has(read));
         let found = has(&self.lock());
         assert!(found, "{name} never wrote {text:?}:\n{}", self.text());
     }
