@@ -29,7 +29,8 @@ test: ## unit, scenario and end-to-end tests of every part
 test-clients: ## real SDKs and tools: storage through Azurite, a second container, skopeo
 	@tests/setup clients
 	cargo build --release --workspace --bins
-	$(ISOLATED) $(PYTHON) -m pytest -q tests/clients
+	cargo build --release -p jobcred-tests --example storage-client
+	$(ISOLATED) --imds-address --host myreg.azurecr.io $(PYTHON) -m pytest -q tests/clients
 
 lint: ## formatting, clippy, licences, Python checks
 	@tests/setup lint
@@ -42,6 +43,7 @@ lint: ## formatting, clippy, licences, Python checks
 	.venv/bin/ruff format --check python-shim tests
 	.venv/bin/mypy --config-file python-shim/pyproject.toml python-shim/src python-shim/tests
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/clients
+	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/benches
 
 format: ## put everything into the house's format
 	cargo fmt --all

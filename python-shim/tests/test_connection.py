@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from fake_agent import SECRET, FakeAgent, reply
 from jobcred import (
     AgentGoneError,
     AgentNotFoundError,
+    DeniedError,
     InternalError,
     InvalidRequestError,
     JobCredential,
@@ -312,6 +314,18 @@ def test_an_agent_that_has_ended(twin: SyncTwin, agent: FakeAgent) -> None:
         twin.get(twin.make(), SCOPE)
     agent.restart()
     assert twin.get(twin.make(), SCOPE).token
+
+
+def test_a_socket_that_is_closed_to_this_user(twin: SyncTwin, short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root passes every mode, so the kernel's answer is played.
+    class Closed(socket.socket):
+        def connect(self, _: object, /) -> None:
+            raise PermissionError(errno.EACCES, "closed")
+
+    monkeypatch.setattr("_socket.socket", Closed)
+    with pytest.raises(DeniedError, match="closed to this user") as caught:
+        twin.get(twin.make(socket_path=short_dir / "agent.sock"), SCOPE)
+    assert "JOBCRED_SOCKET_GROUP" in str(caught.value)
 
 
 def test_a_path_that_is_too_long(twin: SyncTwin, short_dir: Path) -> None:

@@ -146,5 +146,5 @@ def test_a_private_agent_serves_its_own_user_alone(pod: Pod) -> None:
 
 def assert_out_of_reach(answer: dict[str, Any]) -> None:
     """The way to the socket was closed, and the program was told so."""
-    assert "AgentGoneError" in answer["error"], answer
+    assert "DeniedError" in answer["error"], answer
     assert "not accessible to this user" in answer["message"], answer

@@ -37,7 +37,8 @@ impl CachedToken {
         obtained_on: UnixTime,
         refresh_on: UnixTime,
     ) -> Option<Self> {
-        let refresh_on = refresh_on.min(token.expires_on);
+        // Up to the whole second that callers are told, so that none comes before the renewal.
+        let refresh_on = refresh_on.to_next_second().min(token.expires_on);
         let answer = render(key, &token, refresh_on)?;
         Some(Self {
             token,

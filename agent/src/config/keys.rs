@@ -188,7 +188,7 @@ pub const KEYS: &[Key] = &[
         allowed: "a list of resources or scopes, without white space, each at most 2048 bytes",
         default: "none",
         meaning: "Resources whose tokens are got at start and always kept fresh. The agent is ready once they all exist.",
-        danger: "When one of them is refused for good, `jobcred run` stops before COMMAND starts.",
+        danger: "COMMAND does not wait for them: `jobcred wait` does, and says why one is missing.",
         example: r#"["https://storage.azure.com/"]"#,
         set: |given, config| {
             put_list(list(given, resource), |all| {

@@ -32,6 +32,18 @@ impl UnixTime {
         self.0.div_euclid(1000)
     }
 
+    /// The whole second this is in: what is left of it does not count.
+    #[must_use]
+    pub const fn to_second(self) -> Self {
+        Self::from_secs(self.as_secs())
+    }
+
+    /// The next whole second, itself when it is one.
+    #[must_use]
+    pub fn to_next_second(self) -> Self {
+        (self + Duration::from_millis(999)).to_second()
+    }
+
     /// Unix milliseconds.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
@@ -158,6 +170,15 @@ mod tests {
         assert_eq!(clock.now(), UnixTime::from_secs(4_600));
         clock.jump(-600_000);
         assert_eq!(clock.now(), UnixTime::from_secs(4_000));
+    }
+
+    #[test]
+    fn whole_seconds() {
+        for (millis, down, up) in [(5_000, 5, 5), (5_001, 5, 6), (-1, -1, 0)] {
+            let time = UnixTime::from_millis(millis);
+            assert_eq!(time.to_second(), UnixTime::from_secs(down), "{millis}");
+            assert_eq!(time.to_next_second(), UnixTime::from_secs(up), "{millis}");
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Source for SandboxSource {
         refuse_tenant(request, "the sandbox")?;
         check_identity(request, CLIENT)?;
         let now = self.clock.now();
-        let expires_on = now + self.lifetime;
+        let expires_on = (now + self.lifetime).to_second();
         let random = random().map_err(|error| {
             TokenError::new(
                 jobcred_wire::ErrorCode::Internal,

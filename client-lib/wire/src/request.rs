@@ -238,6 +238,17 @@ impl<'q> Fields<'q> {
 /// Borrows where nothing is encoded, as in every name and most values.
 fn decode(text: &str) -> Result<Cow<'_, str>, RequestError> {
     let not_utf8 = |_| RequestError::new("the query is not UTF-8");
+    // The decoder would leave a broken escape as it is, and the issuer would be asked for something nobody meant.
+    let is_escape = |rest: &str| {
+        rest.as_bytes()
+            .get(..2)
+            .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !text.split('%').skip(1).all(is_escape) {
+        return Err(RequestError::new(
+            "a percent sign in the query is not followed by two hexadecimal digits",
+        ));
+    }
     // `+` means a space in a form, but a plus in a URI; Azure resources have neither, so the form reading is safe.
     if text.contains('+') {
         let text = text.replace('+', " ");
@@ -282,6 +293,9 @@ mod tests {
             ("resource=a%0Ab", "control character"),
             (long.as_str(), "longer than"),
             ("resource=%ff", "not UTF-8"),
+            ("resource=%zz", "two hexadecimal digits"),
+            ("resource=a%2", "two hexadecimal digits"),
+            ("resource=%", "two hexadecimal digits"),
             ("resource=a&client_id=b&object_id=c", "name one identity"),
             ("resource=a&min_validity=-1", "whole number"),
             ("resource=a&min_validity=soon", "whole number"),

@@ -14,7 +14,15 @@ import os
 import sys
 import time
 
-from ._errors import AgentGoneError, AgentNotFoundError, TransientError, UntrustedAgentError, not_an_agent
+from ._errors import (
+    AgentGoneError,
+    AgentNotFoundError,
+    DeniedError,
+    JobCredentialError,
+    TransientError,
+    UntrustedAgentError,
+    not_an_agent,
+)
 from ._http import Reply, ReplyError, ReplyReader
 
 TYPE_CHECKING = False
@@ -121,6 +129,7 @@ def connect(explicit: str | None) -> Steps[Connection]:
     """Connects to the first place where an agent answers whose owner can be trusted."""
     tried = []
     untrusted: UntrustedAgentError | None = None
+    is_closed_to_us = False
     for path in socket_paths(explicit):
         name = os.fsencode(path)
         if len(name) > MAX_PATH_BYTES:
@@ -140,6 +149,7 @@ def connect(explicit: str | None) -> Steps[Connection]:
         except OSError as error:
             sock.close()
             tried.append(f"{path} ({_reason(error)})")
+            is_closed_to_us = is_closed_to_us or error.errno in (errno.EACCES, errno.EPERM)
             continue
         except UntrustedAgentError as error:
             # Somebody else's socket must not stand between this process and its own agent.
@@ -150,17 +160,25 @@ def connect(explicit: str | None) -> Steps[Connection]:
             sock.close()
             raise
         return Connection(sock, path)
-    if untrusted is not None:
-        raise untrusted
-    if len(tried) == 1:
-        # Only a place that was named is looked at alone.
-        raise AgentGoneError(
-            f"No jobcred agent answers at {tried[0]}.",
-            hint="JOBCRED_SOCKET or socket_path names that place: see whether the agent still runs, or is starting.",
+    raise untrusted or _nobody(tried, is_closed_to_us)
+
+
+def _nobody(tried: list[str], is_closed_to_us: bool) -> JobCredentialError:
+    if len(tried) > 1:
+        return AgentNotFoundError(
+            f"No jobcred agent answers: tried {'; '.join(tried)}.",
+            hint="Start the command with 'jobcred run -- COMMAND', or set JOBCRED_SOCKET to the agent's socket.",
         )
-    raise AgentNotFoundError(
-        f"No jobcred agent answers: tried {'; '.join(tried)}.",
-        hint="Start the command with 'jobcred run -- COMMAND', or set JOBCRED_SOCKET to the agent's socket.",
+    # Only a place that was named is looked at alone.
+    if is_closed_to_us:
+        # No waiting changes a mode.
+        return DeniedError(
+            f"The jobcred agent's socket is closed to this user: {tried[0]}.",
+            hint="Share it with a group this user is in: JOBCRED_SOCKET_GROUP where the agent runs.",
+        )
+    return AgentGoneError(
+        f"No jobcred agent answers at {tried[0]}.",
+        hint="JOBCRED_SOCKET or socket_path names that place: see whether the agent still runs, or is starting.",
     )
 
 

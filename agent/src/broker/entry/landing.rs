@@ -174,7 +174,9 @@ pub(in crate::broker) fn unchanged() -> TokenError {
 }
 
 /// Refuses what must never be handed out, so that no blank or expired answer takes a good token's place.
-fn check(token: AccessToken, now: UnixTime) -> Result<AccessToken, TokenError> {
+fn check(mut token: AccessToken, now: UnixTime) -> Result<AccessToken, TokenError> {
+    // Callers are told whole seconds; a token that is held a little longer than they are told would reach them ended.
+    token.expires_on = token.expires_on.to_second();
     if token.secret.is_empty() {
         return Err(TokenError::new(
             ErrorCode::Internal,

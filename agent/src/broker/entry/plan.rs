@@ -36,9 +36,10 @@ impl Entry {
             Some(held) => {
                 let left = held.token.life_left(now.wall);
                 match held.freshness(now) {
-                    // A look at its end, to let go of it.
+                    // A look when it is due, since by then somebody may have asked, and one at its end, to let go of it.
                     Freshness::Fresh | Freshness::RefreshSoon if !self.is_wanted() => {
-                        return Plan::Wait(left);
+                        let due = held.due_in(now);
+                        return Plan::Wait(if due.is_zero() { left } else { due.min(left) });
                     }
                     Freshness::Fresh => held.due_in(now).max(pause).min(left),
                     Freshness::RefreshSoon => pause.min(left),

@@ -24,6 +24,18 @@ async fn a_key_in_use_never_lets_a_caller_wait_or_fail_for_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_of_a_minute_in_use_is_renewed_before_its_end() {
+    let lab = Lab::new();
+    lab.issuer(|manner| manner.life = Duration::from_secs(60));
+    lab.get(&storage()).await.unwrap();
+    pass(1).await;
+    assert!(lab.peek(&storage()).is_some());
+    // Three quarters of its life, without a further question.
+    pass(45).await;
+    assert_eq!(lab.fetches(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn hits_are_served_at_once_while_a_renewal_is_under_way() {
     let lab = Lab::new();
     lab.get(&storage()).await.unwrap();
