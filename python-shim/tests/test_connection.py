@@ -316,15 +316,17 @@ def test_an_agent_that_has_ended(twin: SyncTwin, agent: FakeAgent) -> None:
     assert twin.get(twin.make(), SCOPE).token
 
 
-def test_a_socket_that_is_closed_to_this_user(twin: SyncTwin, short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_that_is_closed_to_this_user(
+    twin: SyncTwin, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Root passes every mode, so the kernel's answer is played.
-    class Closed(socket.socket):
-        def connect(self, _: object, /) -> None:
-            raise PermissionError(errno.EACCES, "closed")
+    def closed(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "closed")
 
-    monkeypatch.setattr("_socket.socket", Closed)
+    monkeypatch.setattr(_connection, "_check_owner", closed)
     with pytest.raises(DeniedError, match="closed to this user") as caught:
-        twin.get(twin.make(socket_path=short_dir / "agent.sock"), SCOPE)
+        twin.get(twin.make(), SCOPE)
+    assert str(agent.path) in str(caught.value)
     assert "JOBCRED_SOCKET_GROUP" in str(caught.value)
 
 

@@ -160,10 +160,10 @@ def connect(explicit: str | None) -> Steps[Connection]:
             sock.close()
             raise
         return Connection(sock, path)
-    raise untrusted or _nobody(tried, is_closed_to_us)
+    raise untrusted or _nobody(tried, is_closed_to_us=is_closed_to_us)
 
 
-def _nobody(tried: list[str], is_closed_to_us: bool) -> JobCredentialError:
+def _nobody(tried: list[str], *, is_closed_to_us: bool) -> JobCredentialError:
     if len(tried) > 1:
         return AgentNotFoundError(
             f"No jobcred agent answers: tried {'; '.join(tried)}.",
