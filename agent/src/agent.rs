@@ -134,25 +134,19 @@ impl Agent {
         &self.api
     }
 
-    /// Answers on `listener` until `stop` becomes true, then lets requests under way finish.
+    /// Answers on `listener` until `stop` becomes true, then lets requests under way finish, for as long as `limits` say.
     ///
     /// # Errors
     /// When the listener cannot be used by the runtime.
     pub async fn run(
         self,
         listener: StdListener,
+        limits: ConnectionLimits,
         stop: watch::Receiver<bool>,
     ) -> std::io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        serve(
-            &listener,
-            self.own_uid,
-            ConnectionLimits::default(),
-            Arc::clone(&self.api),
-            stop,
-        )
-        .await;
+        serve(&listener, self.own_uid, limits, Arc::clone(&self.api), stop).await;
         if let Ok(service) = &self.api.service {
             service.broker.shutdown();
         }

@@ -15,6 +15,7 @@ use super::arguments::{AgentOptions, GlobalOptions};
 use super::setup::Setup;
 use super::{announce, exit, place};
 use crate::agent::{Agent, choose};
+use crate::front::serve::ConnectionLimits;
 use crate::front::socket::{BindError, BoundSocket, SocketFile, bind_first};
 use crate::strategy::Strategy;
 use crate::supervisor::say;
@@ -42,7 +43,7 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
             return exit::NO_SOCKET;
         }
     };
-    super::log::init(&setup.config, agent.supervised.is_some());
+    let log = super::log::init(&setup.config, agent.supervised.is_some());
     allow_connections();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -54,7 +55,11 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
             return exit::INTERNAL;
         }
     };
-    runtime.block_on(serve(&setup, given, agent))
+    let code = runtime.block_on(serve(&setup, given, agent));
+    // A name that is being looked up, say, is not waited for.
+    runtime.shutdown_background();
+    log.flush();
+    code
 }
 
 /// Leaves the job's session, so that a signal to its process group does not reach the agent, and ends with the supervisor.
@@ -88,7 +93,7 @@ async fn serve(setup: &Setup, given: Option<UnixListener>, options: &AgentOption
     // Signals are caught before anything can be asked for, so that none ends the process half-way.
     let (stop, stopped) = watch::channel(false);
     let grace = if supervised {
-        // COMMAND has ended: nobody is left to serve.
+        // The supervisor says so once COMMAND has ended: nobody is left to serve.
         Duration::ZERO
     } else {
         setup.config.grace
@@ -118,7 +123,12 @@ async fn serve(setup: &Setup, given: Option<UnixListener>, options: &AgentOption
         say(&format!("listening at {}", file.path().display()));
     }
     let agent = Agent::assemble(&setup.config, &setup.outside, selection, transport.as_ref());
-    match agent.run(listener, stopped).await {
+    let mut limits = ConnectionLimits::default();
+    if supervised {
+        // COMMAND has ended: nobody waits for an answer, and the job would wait for us.
+        limits.drain = Duration::ZERO;
+    }
+    match agent.run(listener, limits, stopped).await {
         Ok(()) => exit::OK,
         Err(error) => {
             say(&format!("cannot listen: {error}"));

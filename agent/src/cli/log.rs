@@ -1,23 +1,56 @@
 //! The agent's log, on stderr.
 
+mod lossy;
+
+use std::io::{self, Write, stderr};
+use std::os::fd::AsFd as _;
+
 use tracing_subscriber::EnvFilter;
 
+use self::lossy::Lossy;
 use crate::config::{Config, LogFormat};
+
+/// What is left of the log to do at the end: [`Log::flush`].
+#[derive(Debug)]
+pub(super) struct Log(Lossy);
 
 /// Turns the log on. `config.log` was checked when it was read; a filter that is refused all the same means the default.
 ///
 /// Under `run` the log shares stderr with COMMAND, so only what a person should look at is said unless more is asked for.
-pub(super) fn init(config: &Config, supervised: bool) {
+pub(super) fn init(config: &Config, supervised: bool) -> Log {
     let default = if supervised { "warn" } else { "info" };
     let filter = EnvFilter::try_new(config.log.as_deref().unwrap_or(default))
         .unwrap_or_else(|_| EnvFilter::new(default));
+    let lossy = Lossy::start(|| Unlocked);
+    let writer = lossy.clone();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || writer.clone())
         .with_ansi(false);
     // Only fails when there is a log already.
     let _ = match config.log_format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+    Log(lossy)
+}
+
+impl Log {
+    /// Waits for the last lines, but not long: whoever reads them may have stopped.
+    pub(super) fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+/// Stderr without the lock of the standard library, which a write that hangs would keep: whoever else writes there would hang too.
+struct Unlocked;
+
+impl Write for Unlocked {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(nix::unistd::write(stderr().as_fd(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

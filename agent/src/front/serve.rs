@@ -32,13 +32,15 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after the kernel refuses a new connection (no file descriptors left): trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections there may be.
+/// How many connections there may be, and how they end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// In all; see [`MAX_CONNECTIONS`].
     pub total: usize,
     /// Of one uid other than the agent's own; see [`MAX_CONNECTIONS_PER_FOREIGN_UID`].
     pub per_foreign_uid: usize,
+    /// How long they may take to finish their request once the agent ends; see [`DRAIN_TIMEOUT`].
+    pub drain: Duration,
 }
 
 impl Default for ConnectionLimits {
@@ -46,6 +48,7 @@ impl Default for ConnectionLimits {
         Self {
             total: MAX_CONNECTIONS,
             per_foreign_uid: MAX_CONNECTIONS_PER_FOREIGN_UID,
+            drain: DRAIN_TIMEOUT,
         }
     }
 }
@@ -121,7 +124,7 @@ pub async fn serve<H: Handle>(
             drop((slot, guard));
         });
     }
-    let drained = tokio::time::timeout(DRAIN_TIMEOUT, async {
+    let drained = tokio::time::timeout(limits.drain, async {
         while connections.join_next().await.is_some() {}
     });
     if drained.await.is_err() {

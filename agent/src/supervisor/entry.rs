@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 
 /// What was inherited: taken before anything else happens in the process.
 ///
@@ -30,9 +30,9 @@ impl Entry {
         }
     }
 
-    /// Whether `signal` was ignored.
-    pub(super) fn ignores(&self, signal: Signal) -> bool {
-        self.ignored & bit(signal) != 0
+    /// Whether the signal of this number was ignored.
+    pub(super) fn ignores(&self, number: i32) -> bool {
+        self.ignored & bit(number) != 0
     }
 
     /// Closes what is COMMAND's alone, once COMMAND has it.
@@ -65,8 +65,11 @@ fn mask(status: &str, name: &str) -> u64 {
         .unwrap_or(0)
 }
 
-fn bit(signal: Signal) -> u64 {
-    1 << (signal as u32 - 1)
+fn bit(number: i32) -> u64 {
+    u32::try_from(number - 1)
+        .ok()
+        .and_then(|place| 1_u64.checked_shl(place))
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -78,10 +81,10 @@ mod tests {
     #[test]
     fn masks_are_read_as_the_kernel_prints_them() {
         let status = "Name:\tx\nSigBlk:\t0000000000000200\nSigIgn:\t0000000000001001\n";
-        assert_eq!(mask(status, "SigBlk:"), bit(Signal::SIGUSR1));
+        assert_eq!(mask(status, "SigBlk:"), bit(Signal::SIGUSR1 as i32));
         assert_eq!(
             mask(status, "SigIgn:"),
-            bit(Signal::SIGHUP) | bit(Signal::SIGPIPE)
+            bit(Signal::SIGHUP as i32) | bit(Signal::SIGPIPE as i32)
         );
         assert_eq!(mask(status, "SigCgt:"), 0);
     }

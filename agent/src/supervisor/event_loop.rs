@@ -10,19 +10,28 @@ use nix::unistd::Pid;
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use super::agent::{Agent, HEALTHY_AFTER};
-use super::signals::{Relation, Signals, to_forward};
+use super::signals::{Relation, Signals, send, to_forward};
 use super::timer::Timer;
 use super::{Ending, Entry, Plan, command, say};
 use crate::front::socket::SocketFile;
 
-/// How long the agent may take to end once COMMAND has: nobody waits for a token any more.
+/// How long the agent may take to end once COMMAND has, and again once it is killed: nobody waits for a token any more.
 const AGENT_END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The changes of children that are looked at; without waiting for one.
+const CHANGES: WaitOptions = WaitOptions::NOHANG
+    .union(WaitOptions::UNTRACED)
+    .union(WaitOptions::CONTINUED);
 
 struct Supervisor {
     signals: Signals,
     timer: Timer,
     command: i32,
     agent: Option<Agent>,
+    /// The signal that COMMAND is stopped by, while it is.
+    stopped_by: Option<i32>,
+    /// The signal that this process was itself told to stop by, until it is told to continue.
+    told_to_stop_by: Option<i32>,
     /// How COMMAND ended, once it has.
     ending: Option<Ending>,
 }
@@ -44,6 +53,8 @@ pub fn run(plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Ending {
         }
     };
     entry.close_descriptors();
+    // The directory is COMMAND's too: it may want to leave it and unmount it. No path that is used from here on is relative.
+    let _ = nix::unistd::chdir("/");
     let (signals, timer) = match watch {
         Ok(watch) => watch,
         Err(errno) => {
@@ -69,13 +80,16 @@ pub fn run(plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Ending {
         timer,
         command,
         agent,
+        stopped_by: None,
+        told_to_stop_by: None,
         ending: None,
     };
-    for signal in caught
+    for number in caught
         .into_iter()
-        .filter(|signal| *signal != Signal::SIGCHLD)
+        .filter(|number| *number != Signal::SIGCHLD as i32)
     {
-        let _ = kill(Pid::from_raw(command), signal);
+        supervisor.note_job_control(number);
+        send(command, number);
     }
     supervisor.start_agent();
     let ending = supervisor.watch_command();
@@ -112,14 +126,26 @@ impl Supervisor {
             if let Some(ending) = self.ending {
                 return ending;
             }
+            self.stop_along();
             if self.wait_for_event() {
                 self.on_timer();
             }
             while let Some(received) = self.signals.next() {
-                if let Some(signal) = to_forward(received, Relation::to(self.command)) {
-                    let _ = kill(Pid::from_raw(self.command), signal);
+                self.note_job_control(received.number);
+                if let Some(number) = to_forward(received, Relation::to(self.command)) {
+                    send(self.command, number);
                 }
             }
+        }
+    }
+
+    /// Remembers what of the terminal's job control came to this process itself.
+    fn note_job_control(&mut self, number: i32) {
+        const STOPS: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
+        if number == Signal::SIGCONT as i32 {
+            self.told_to_stop_by = None;
+        } else if STOPS.iter().any(|stop| *stop as i32 == number) {
+            self.told_to_stop_by = Some(number);
         }
     }
 
@@ -140,11 +166,11 @@ impl Supervisor {
 
     /// Takes in every child that has changed: COMMAND, the agent, and as PID 1 the orphans of the whole container.
     fn reap(&mut self) {
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+        while let Ok(Some((pid, status))) = wait(CHANGES) {
             let pid = pid.as_raw_nonzero().get();
             if pid == self.command {
                 self.on_command(status);
-            } else if status.stopped() {
+            } else if status.stopped() || status.continued() {
                 // Somebody stopped the agent, or an orphan: theirs to continue.
             } else if self.agent.as_ref().and_then(Agent::pid) == Some(pid) {
                 self.on_agent_death(status);
@@ -154,7 +180,10 @@ impl Supervisor {
 
     fn on_command(&mut self, status: WaitStatus) {
         if let Some(signal) = status.stopping_signal() {
-            self.stop_along(signal);
+            self.stopped_by = Some(signal);
+        } else if status.continued() {
+            // What this process was told stays: it may be about the next stop, which COMMAND has not made yet.
+            self.stopped_by = None;
         } else if let Some(code) = status.exit_status() {
             self.ending = Some(Ending::Exited(code));
         } else if let Some(signal) = status.terminating_signal() {
@@ -164,13 +193,14 @@ impl Supervisor {
 
     /// `^Z`: COMMAND has stopped, so we stop too and the shell gets its prompt; its `fg` wakes the whole group.
     ///
-    /// Only for job control in our own group. Whoever stops COMMAND alone (a debugger, `kill -STOP`) will continue COMMAND alone,
-    /// and a supervisor that sleeps on would never see it end.
-    fn stop_along(&self, signal: i32) {
-        let job_control = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU]
-            .iter()
-            .any(|known| *known as i32 == signal);
-        if job_control && Relation::to(self.command).same_group {
+    /// Only when this process was told to stop by the same signal. Whoever stops COMMAND alone (a debugger, `kill -TSTP`) will
+    /// continue COMMAND alone, and a supervisor that sleeps on would never see it end.
+    fn stop_along(&mut self) {
+        if self.stopped_by.is_none() || self.stopped_by != self.told_to_stop_by {
+            return;
+        }
+        self.told_to_stop_by = None;
+        if Relation::to(self.command).same_group {
             let _ = kill(Pid::this(), Signal::SIGSTOP);
         }
     }
@@ -228,9 +258,16 @@ impl Supervisor {
             agent.signal(Signal::SIGCONT);
         }
         self.timer.start(AGENT_END_TIMEOUT);
+        let mut forced = false;
         while let Some(pid) = self.agent.as_ref().and_then(Agent::pid) {
             if self.wait_for_event() {
+                if forced {
+                    // It hangs in the kernel, on a dead network file system, say. COMMAND's status does not wait for that.
+                    return;
+                }
+                forced = true;
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                self.timer.start(AGENT_END_TIMEOUT);
             }
             while self.signals.next().is_some() {}
             while let Ok(Some((ended, status))) = wait(WaitOptions::NOHANG) {

@@ -11,9 +11,13 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
+use rustix_libc_wrappers::process::SignalExt as _;
 use signal_hook::consts::FORBIDDEN;
 
 use super::Entry;
+
+/// The last signal there is: `SIGRTMAX`.
+const LAST: i32 = 64;
 
 /// Signals as they come.
 pub(super) struct Signals(SignalFd);
@@ -51,14 +55,15 @@ impl Signals {
 
     /// Does `work` with the signal mask that we were given, for a child inherits it. Signals that come meanwhile are told
     /// afterwards instead of doing their default, which for most is to end this process.
-    pub(super) fn with_entry_mask<T>(entry: &Entry, work: impl FnOnce() -> T) -> (T, Vec<Signal>) {
-        let flags: Vec<(Signal, Arc<AtomicBool>)> = Signal::iterator()
-            .filter(|signal| is_caught(*signal, entry))
-            .map(|signal| (signal, Arc::default()))
+    pub(super) fn with_entry_mask<T>(entry: &Entry, work: impl FnOnce() -> T) -> (T, Vec<i32>) {
+        let flags: Vec<(i32, Arc<AtomicBool>)> = (1..=LAST)
+            .filter(|number| is_caught(*number, entry))
+            .map(|number| (number, Arc::default()))
             .collect();
-        for (signal, flag) in &flags {
-            // Fails only when memory is out; then the signal keeps its default.
-            let _ = signal_hook::flag::register(*signal as i32, Arc::clone(flag));
+        for (number, flag) in &flags {
+            // Fails for the numbers that the C library keeps for itself, and else only when memory is out; then the signal
+            // keeps its default.
+            let _ = signal_hook::flag::register(*number, Arc::clone(flag));
         }
         let _ = entry.blocked.thread_set_mask();
         let result = work();
@@ -66,7 +71,7 @@ impl Signals {
         let caught = flags
             .into_iter()
             .filter(|(_, flag)| flag.load(Ordering::SeqCst))
-            .map(|(signal, _)| signal)
+            .map(|(number, _)| number)
             .collect();
         (result, caught)
     }
@@ -86,17 +91,26 @@ impl Signals {
     }
 }
 
-/// Whether `signal` gets a handler while it is not blocked. An ignored one must stay ignored in COMMAND, with one exception:
-/// while `SIGCHLD` is ignored the kernel reaps COMMAND and nobody ever learns its status; COMMAND gets the default for it then.
-fn is_caught(signal: Signal, entry: &Entry) -> bool {
-    let ignored = entry.ignores(signal);
-    match signal {
-        Signal::SIGCHLD => ignored,
-        // The standard library's business: ignored in Rust, the default in its children.
-        Signal::SIGPIPE => false,
-        // Those that cannot be caught, and those that mean a fault of this very process.
-        _ => !ignored && !FORBIDDEN.contains(&(signal as i32)),
+/// Sends a signal, by its number: realtime signals have no name.
+pub(super) fn send(pid: i32, number: i32) {
+    let pid = rustix::process::Pid::from_raw(pid);
+    let signal = rustix::process::Signal::from_raw(number);
+    if let (Some(pid), Some(signal)) = (pid, signal) {
+        // Whoever has ended meanwhile gets none.
+        let _ = rustix::process::kill_process(pid, signal);
     }
+}
+
+/// Whether a signal gets a handler while it is not blocked. An ignored one must stay ignored in COMMAND, with one exception:
+/// while `SIGCHLD` is ignored the kernel reaps COMMAND and nobody ever learns its status; COMMAND gets the default for it then.
+fn is_caught(number: i32, entry: &Entry) -> bool {
+    let ignored = entry.ignores(number);
+    if number == Signal::SIGCHLD as i32 {
+        return ignored;
+    }
+    // SIGPIPE is the standard library's business: ignored in Rust, the default in its children. The others are those that
+    // cannot be caught, and those that mean a fault of this very process.
+    number != Signal::SIGPIPE as i32 && !ignored && !FORBIDDEN.contains(&number)
 }
 
 impl Relation {
@@ -117,12 +131,13 @@ impl Relation {
 /// - What the kernel sends for a terminal (`^C`, `^Z`, a new size) goes to the whole foreground group: COMMAND has it already
 ///   and must not get it twice, as a second `^C` often means "give up cleaning up". Two exceptions: COMMAND has left our group,
 ///   or we lead the session, which alone is told of a hang-up.
-pub(super) fn to_forward(received: Received, relation: Relation) -> Option<Signal> {
-    let signal = Signal::try_from(received.number).ok()?;
-    if signal == Signal::SIGCHLD {
+pub(super) fn to_forward(received: Received, relation: Relation) -> Option<i32> {
+    let number = received.number;
+    if number == Signal::SIGCHLD as i32 {
         return None;
     }
     if received.from_kernel {
+        let signal = Signal::try_from(number).ok()?;
         let hang_up = matches!(signal, Signal::SIGHUP | Signal::SIGCONT);
         let terminal = hang_up
             || matches!(
@@ -130,19 +145,19 @@ pub(super) fn to_forward(received: Received, relation: Relation) -> Option<Signa
                 Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTSTP | Signal::SIGWINCH
             );
         let missed = !relation.same_group || (hang_up && relation.leads_session);
-        return (terminal && missed).then_some(signal);
+        return (terminal && missed).then_some(number);
     }
     // Our own: a write to a closed stderr raises SIGPIPE.
     let own = received.sender == relation.own_pid;
     let from_command = received.sender == relation.command;
-    (!own && !from_command).then_some(signal)
+    (!own && !from_command).then_some(number)
 }
 
 #[cfg(test)]
 mod tests {
     use nix::sys::signal::Signal;
 
-    use super::{Received, Relation, to_forward};
+    use super::{LAST, Received, Relation, to_forward};
 
     const RELATION: Relation = Relation {
         own_pid: 10,
@@ -151,9 +166,9 @@ mod tests {
         leads_session: false,
     };
 
-    fn from_process(signal: Signal, sender: i32) -> Received {
+    fn from_process(number: i32, sender: i32) -> Received {
         Received {
-            number: signal as i32,
+            number,
             from_kernel: false,
             sender,
         }
@@ -169,13 +184,13 @@ mod tests {
 
     #[test]
     fn every_signal_a_process_sends_is_passed_on() {
-        for signal in Signal::iterator().filter(|signal| *signal != Signal::SIGCHLD) {
+        for number in (1..=LAST).filter(|number| *number != Signal::SIGCHLD as i32) {
             for sender in [0, 1, 12] {
-                let forwarded = to_forward(from_process(signal, sender), RELATION);
-                assert_eq!(forwarded, Some(signal));
+                let forwarded = to_forward(from_process(number, sender), RELATION);
+                assert_eq!(forwarded, Some(number));
             }
-            assert_eq!(to_forward(from_process(signal, 10), RELATION), None);
-            assert_eq!(to_forward(from_process(signal, 11), RELATION), None);
+            assert_eq!(to_forward(from_process(number, 10), RELATION), None);
+            assert_eq!(to_forward(from_process(number, 11), RELATION), None);
         }
     }
 
@@ -187,7 +202,7 @@ mod tests {
                 same_group: false,
                 ..RELATION
             };
-            assert_eq!(to_forward(from_kernel(signal), apart), Some(signal));
+            assert_eq!(to_forward(from_kernel(signal), apart), Some(signal as i32));
         }
     }
 
@@ -198,19 +213,15 @@ mod tests {
             ..RELATION
         };
         let hang_up = from_kernel(Signal::SIGHUP);
-        assert_eq!(to_forward(hang_up, leader), Some(Signal::SIGHUP));
+        assert_eq!(to_forward(hang_up, leader), Some(Signal::SIGHUP as i32));
         assert_eq!(to_forward(hang_up, RELATION), None);
         assert_eq!(to_forward(from_kernel(Signal::SIGINT), leader), None);
     }
 
     #[test]
-    fn unknown_numbers_and_our_own_timers_stay_here() {
-        let realtime = Received {
-            number: 40,
-            from_kernel: false,
-            sender: 12,
-        };
-        assert_eq!(to_forward(realtime, RELATION), None);
+    fn our_own_timers_and_children_stay_here() {
+        let child = from_process(Signal::SIGCHLD as i32, 12);
+        assert_eq!(to_forward(child, RELATION), None);
         assert_eq!(to_forward(from_kernel(Signal::SIGALRM), RELATION), None);
     }
 }

@@ -170,6 +170,7 @@ async fn a_full_house_leaves_callers_in_the_queue_and_a_place_that_is_left_is_ta
     let limits = ConnectionLimits {
         total: 2,
         per_foreign_uid: 1,
+        ..ConnectionLimits::default()
     };
     let own_uid = nix::unistd::geteuid().as_raw();
     let server = tokio::spawn(async move {
@@ -203,6 +204,7 @@ async fn too_many_connections_of_a_foreign_uid_are_closed() {
     let limits = ConnectionLimits {
         total: 10,
         per_foreign_uid: 1,
+        ..ConnectionLimits::default()
     };
     // Seen from an agent of another uid, this process is the foreign one.
     let own_uid = nix::unistd::geteuid().as_raw() + 1;

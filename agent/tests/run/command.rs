@@ -1,0 +1,183 @@
+//! COMMAND's state, streams and ending are what they would be.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+
+use crate::place::{BINARY, Place, Running, text};
+
+#[test]
+fn the_ending_is_the_commands() {
+    let place = Place::new();
+    for (script, code, signal) in [
+        ("exit 0", Some(0), None),
+        ("exit 7", Some(7), None),
+        ("exit 255", Some(255), None),
+        ("kill -TERM $$", None, Some(15)),
+        ("kill -KILL $$", None, Some(9)),
+        ("kill -PIPE $$", None, Some(13)),
+        ("kill -SEGV $$", None, Some(11)),
+        ("kill -USR1 $$", None, Some(10)),
+    ] {
+        let status = place.output(&["run", "--", "sh", "-c", script]).status;
+        assert_eq!((status.code(), status.signal()), (code, signal), "{script}");
+    }
+}
+
+#[test]
+fn what_cannot_be_started_has_the_codes_of_shells() {
+    let place = Place::new();
+    let plain = place.file("plain");
+    fs::write(&plain, "echo no").unwrap();
+    let output = place.output(&["run", "--", "no-such-command"]);
+    assert_eq!(output.status.code(), Some(127));
+    assert!(text(&output.stderr).contains("no-such-command: command not found"));
+    let output = place.output(&["run", "--", plain.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(126));
+    assert!(!place.socket().exists());
+}
+
+#[test]
+fn a_script_without_interpreter_line_runs_as_in_a_shell() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    let script = place.file("script");
+    fs::write(&script, "echo \"script $1\"; exit 4\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = place.output(&["run", "--", script.to_str().unwrap(), "one"]);
+    assert_eq!(text(&output.stdout), "script one\n");
+    assert_eq!(output.status.code(), Some(4));
+}
+
+#[test]
+fn streams_pass_through() {
+    let place = Place::new();
+    let mut command = place.jobcred(&["run", "-q", "--sandbox", "--", "sh", "-c"]);
+    let mut child = command
+        .arg("cat; echo error >&2")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let mut stdin = child.stdin.take().unwrap();
+    let sent = bytes.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&sent).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert_eq!(output.stdout, bytes);
+    assert!(text(&output.stderr).ends_with("error\n"));
+}
+
+#[test]
+fn the_environment_gains_what_is_documented_and_nothing_else() {
+    let place = Place::new();
+    let variables = |prefix: &[&str]| {
+        let mut words = prefix.to_vec();
+        words.extend(["env", "-0"]);
+        let output = place
+            .command(words[0])
+            .args(&words[1..])
+            .env("no_proxy", "internal")
+            .env("ODD", "a\nb")
+            .output()
+            .unwrap();
+        text(&output.stdout)
+            .split('\0')
+            .filter(|entry| !entry.is_empty())
+            .map(str::to_owned)
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let plain = variables(&[]);
+    let ours = variables(&[BINARY, "run", "-q", "--"]);
+    let added: Vec<&str> = ours.difference(&plain).map(String::as_str).collect();
+    assert_eq!(
+        added,
+        [
+            "NO_PROXY=internal,127.0.0.1,localhost,::1",
+            "no_proxy=internal,127.0.0.1,localhost,::1"
+        ]
+    );
+    // The socket is where JOBCRED_SOCKET said; the one value that went is the one that was appended to.
+    let gone: Vec<&str> = plain.difference(&ours).map(String::as_str).collect();
+    assert_eq!(gone, ["no_proxy=internal"]);
+}
+
+/// What `script` prints directly, and what it prints under `run`, each started in the same odd state: a signal blocked, two
+/// ignored (one of them as nohup does it), a lower limit, descriptors 7 and 8 open.
+fn with_and_without(script: &str) -> [String; 2] {
+    let odd = "ulimit -c 0; ulimit -n 500; exec 7</dev/null 8>/dev/null;
+        exec env --ignore-signal=HUP,USR2 --block-signal=USR1,WINCH \"$@\"";
+    [&[][..], &[BINARY, "run", "-q", "--sandbox", "--"]].map(|prefix| {
+        let place = Place::new();
+        let output = place
+            .command("sh")
+            .args(["-c", odd, "sh"])
+            .args(prefix)
+            .args(["sh", "-c", script])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    })
+}
+
+#[test]
+fn the_process_status_is_what_it_would_be() {
+    let [plain, ours] = with_and_without("exec cat /proc/self/status").map(|status| {
+        status
+            .lines()
+            .filter(|line| {
+                let name = line.split(':').next().unwrap_or_default();
+                // Who and how large it is differs from start to start; everything else is inherited state.
+                !(name.starts_with("Vm")
+                    || name.starts_with("Rss")
+                    || name.ends_with("ctxt_switches")
+                    || ["Tgid", "Pid", "PPid", "NStgid", "NSpid", "SigQ"].contains(&name)
+                    || ["NSpgid", "Cpus_allowed", "Mems_allowed"].contains(&name))
+            })
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    assert!(
+        plain
+            .iter()
+            .any(|line| line.starts_with("SigBlk:\t0000000008000200"))
+    );
+    assert_eq!(plain, ours);
+}
+
+#[test]
+fn limits_and_descriptors_are_what_they_would_be() {
+    let [plain, ours] = with_and_without("exec cat /proc/self/limits");
+    assert!(plain.contains("Max open files            500"), "{plain}");
+    assert_eq!(plain, ours);
+    let [plain, ours] = with_and_without("exec ls -l /proc/self/fd").map(|list| {
+        list.lines()
+            .filter_map(|line| line.split_once(" -> "))
+            .filter_map(|(before, target)| Some((before.rsplit(' ').next()?, target)))
+            // The streams are this test's, and the last one is where ls itself reads.
+            .filter(|(number, _)| number.len() > 1 || *number > "2")
+            .filter(|(_, target)| !target.starts_with("/proc/"))
+            .map(|(number, target)| format!("{number} {target}"))
+            .collect::<Vec<_>>()
+    });
+    assert!(plain.contains(&"7 /dev/null".to_owned()), "{plain:?}");
+    assert_eq!(plain, ours);
+}
+
+#[test]
+fn a_reader_of_the_output_sees_its_end_when_the_command_closes_it() {
+    let place = Place::new();
+    let script = "echo ready; exec >&-; exec sleep 1000";
+    let mut running =
+        Running::start(place.jobcred(&["run", "-q", "--sandbox", "--", "sh", "-c", script]));
+    // Blocks for ever if the supervisor or the agent keeps the pipe open.
+    assert_eq!(running.line(), "");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().1.signal(), Some(15));
+}

@@ -1,0 +1,118 @@
+//! What is said and decided before COMMAND starts.
+
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::place::{BINARY, LISTENS, Place, Running, text};
+
+#[test]
+fn mistakes_stop_before_the_command() {
+    let place = Place::new();
+    let trace = place.file("trace");
+    let touch = ["touch", trace.to_str().unwrap()];
+    let mut wrong = place.jobcred(&["run", "--"]);
+    let output = wrong
+        .args(touch)
+        .env("JOBCRED_STRATEGY", "nonsense")
+        .env("JOBCRED_GRACE", "soon")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let report = text(&output.stderr);
+    assert!(
+        report.contains("2 mistakes") && report.contains("JOBCRED_GRACE"),
+        "{report}"
+    );
+    assert_eq!(place.output(&["run"]).status.code(), Some(2));
+    assert_eq!(
+        place.output(&["run", "--no-such-flag", "x"]).status.code(),
+        Some(2)
+    );
+    assert!(!trace.exists());
+}
+
+#[test]
+fn without_an_identity_the_command_runs_and_requests_are_answered_with_the_reason() {
+    let place = Place::new();
+    let output = place.output(&["run", "--", "sh", "-c", &format!("{BINARY} token; echo $?")]);
+    assert!(output.status.success());
+    assert_eq!(text(&output.stdout), "125\n");
+    let errors = text(&output.stderr);
+    assert!(
+        errors.contains("no token can be had") && errors.contains("COMMAND runs all the same"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn required_stops_before_the_command() {
+    let place = Place::new();
+    let trace = place.file("trace");
+    let touch = trace.to_str().unwrap();
+    let output = place.output(&["run", "--required", "--", "touch", touch]);
+    assert_eq!(output.status.code(), Some(121));
+    assert!(text(&output.stderr).contains("COMMAND is not started"));
+    assert!(!trace.exists());
+    let output = place.output(&["run", "--sandbox", "--required", "--", "touch", touch]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(trace.exists());
+}
+
+#[test]
+fn without_a_place_for_the_socket_the_command_runs() {
+    let place = Place::new();
+    let output = place
+        .jobcred(&["run", "--", "sh", "-c", "echo ran; echo $JOBCRED_SOCKET"])
+        .env("JOBCRED_SOCKET", "/proc/none/agent.sock")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert!(text(&output.stdout).starts_with("ran\n"));
+    let errors = text(&output.stderr);
+    assert!(
+        errors.contains("COMMAND runs all the same, without an agent"),
+        "{errors}"
+    );
+    let output = place
+        .jobcred(&["run", "--required", "--", "true"])
+        .env("MSI_ENDPOINT", "http://127.0.0.1:9/")
+        .env("MSI_SECRET", "s3cret")
+        .env("JOBCRED_SOCKET", "/proc/none/agent.sock")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(122), "{}", text(&output.stderr));
+}
+
+#[test]
+fn three_lines_at_start_unless_quiet() {
+    let place = Place::new();
+    let output = place.output(&["run", "--sandbox", "--", "true"]);
+    let lines = text(&output.stderr);
+    for (line, start) in lines.lines().zip([
+        "jobcred: who: sandbox",
+        "jobcred: why: ",
+        "jobcred: outages: ",
+    ]) {
+        assert!(line.starts_with(start), "{lines}");
+    }
+    let output = place.output(&["run", "--sandbox", "--quiet", "--", "true"]);
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn a_second_run_has_its_own_agent_and_says_so() {
+    let place = Place::new();
+    let first = Running::start(place.jobcred(&["run", "-q", "--", "sh", "-c", LISTENS]));
+    let output = place.output(&["run", "--sandbox", "--", "sh", "-c", "echo $JOBCRED_SOCKET"]);
+    let path = text(&output.stdout);
+    let path = Path::new(path.trim_end());
+    assert_ne!(path, place.socket());
+    assert!(path.starts_with(place.file("own")));
+    assert!(!path.exists());
+    assert!(text(&output.stderr).contains("has its own agent at"));
+    let output = place.output(&["run", "--", "true"]);
+    assert!(text(&output.stderr).contains("an agent already answers at"));
+    first.signal(Signal::SIGUSR1);
+    first.end();
+}
