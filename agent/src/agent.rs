@@ -25,7 +25,9 @@ use crate::registry::{EntraTokens, Registry};
 use crate::resource::Resource;
 use crate::source::{Source, SourceRequest};
 use crate::strategy::reason;
-use crate::strategy::{Choice, Facts, Selection, StartError, Strategy, select, wants_probe};
+use crate::strategy::{
+    Choice, Facts, ProbeResult, Selection, StartError, Strategy, select, wants_probe,
+};
 use crate::token::{AccessToken, Identity};
 use crate::transport::{Transport, TransportConfig};
 use crate::{config, source};
@@ -50,11 +52,23 @@ pub struct Agent {
     own_uid: u32,
 }
 
-/// Gathers the facts, with at most one bounded probe of the metadata service, and selects.
+/// The selection and what it came from.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The selection.
+    pub selection: Selection,
+    /// The way out, where it could be set up.
+    pub transport: Option<Arc<Transport>>,
+    /// What the probe gave, where the selection hung on it.
+    pub probe: Option<ProbeResult>,
+}
+
+/// Gathers the facts, with at most one bounded probe of the metadata service, and selects. `known` is what the probe gave
+/// earlier in this job; it is not made again then.
 ///
 /// A way out that cannot be set up (a CA file that cannot be read) is a start-up error like any other: it is said, and every
 /// request is answered with it.
-pub async fn choose(config: &Config, outside: &Outside) -> (Selection, Option<Arc<Transport>>) {
+pub async fn choose(config: &Config, outside: &Outside, known: Option<ProbeResult>) -> Chosen {
     let mut facts = Facts::gather(&outside.environment, &outside.files);
     let setup = Transport::new(TransportConfig::from_environment(
         &outside.environment,
@@ -78,14 +92,25 @@ pub async fn choose(config: &Config, outside: &Outside) -> (Selection, Option<Ar
                 hint: Some(error.hint.clone()),
             });
             selection.outcome = Err(error);
-            return (selection, None);
+            return Chosen {
+                selection,
+                transport: None,
+                probe: known,
+            };
         }
     };
     if wants_probe(&facts, config) {
-        let result = source::probe(&transport).await;
+        let result = match known {
+            Some(known) => known,
+            None => source::probe(&transport).await,
+        };
         facts = facts.with_probe(result);
     }
-    (select(&facts, config), Some(transport))
+    Chosen {
+        selection: select(&facts, config),
+        transport: Some(transport),
+        probe: facts.probe,
+    }
 }
 
 impl Agent {

@@ -13,11 +13,12 @@ use tokio::sync::watch;
 
 use super::arguments::{AgentOptions, GlobalOptions};
 use super::setup::Setup;
+use super::supervised::Beginning;
 use super::{announce, exit, place};
-use crate::agent::{Agent, choose};
+use crate::agent::{Agent, Chosen};
 use crate::front::serve::ConnectionLimits;
 use crate::front::socket::{BindError, BoundSocket, SocketFile, bind_first};
-use crate::strategy::Strategy;
+use crate::strategy::{StartError, Strategy, reason};
 use crate::supervisor::say;
 
 pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
@@ -26,8 +27,8 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
     {
         return exit::OK;
     }
-    let setup = match Setup::read(options) {
-        Ok(setup) => setup,
+    let mut beginning = match Beginning::read(options, agent) {
+        Ok(beginning) => beginning,
         Err(report) => {
             say(&report);
             return exit::USAGE;
@@ -43,7 +44,7 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
             return exit::NO_SOCKET;
         }
     };
-    let log = super::log::init(&setup.config, agent.supervised.is_some());
+    let log = super::log::init(&beginning.setup.config, agent.supervised.is_some());
     allow_connections();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -55,7 +56,7 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
             return exit::INTERNAL;
         }
     };
-    let code = runtime.block_on(serve(&setup, given, agent));
+    let code = runtime.block_on(serve(&mut beginning, given, agent));
     // A name that is being looked up, say, is not waited for.
     runtime.shutdown_background();
     log.flush();
@@ -88,7 +89,11 @@ fn allow_connections() {
     }
 }
 
-async fn serve(setup: &Setup, given: Option<UnixListener>, options: &AgentOptions) -> i32 {
+async fn serve(
+    beginning: &mut Beginning,
+    given: Option<UnixListener>,
+    options: &AgentOptions,
+) -> i32 {
     let supervised = options.supervised.is_some();
     // Signals are caught before anything can be asked for, so that none ends the process half-way.
     let (stop, stopped) = watch::channel(false);
@@ -96,13 +101,19 @@ async fn serve(setup: &Setup, given: Option<UnixListener>, options: &AgentOption
         // The supervisor says so once COMMAND has ended: nobody is left to serve.
         Duration::ZERO
     } else {
-        setup.config.grace
+        beginning.setup.config.grace
     };
     if let Err(error) = end_on_signals(stop, grace) {
         say(&format!("cannot watch for signals: {error}"));
         return exit::INTERNAL;
     }
-    let (selection, transport) = choose(&setup.config, &setup.outside).await;
+    let is_decided = beginning.is_decided();
+    let Chosen {
+        selection,
+        transport,
+        ..
+    } = beginning.choose().await;
+    let setup = &beginning.setup;
     if let Err(error) = &selection.outcome
         && !supervised
     {
@@ -116,7 +127,15 @@ async fn serve(setup: &Setup, given: Option<UnixListener>, options: &AgentOption
             return exit::NO_SOCKET;
         }
     };
-    if let Some(quiet) = options.announces() {
+    if is_decided {
+        // It was said who, or why nobody, when that was decided. Only another refusal is news.
+        let is_news = |error: &StartError| {
+            ![reason::NOTHING_FOUND, reason::AGENT_KEEPS_ENDING].contains(&error.code)
+        };
+        if selection.outcome.as_ref().is_err_and(is_news) {
+            announce::start(&selection, true);
+        }
+    } else if let Some(quiet) = options.announces() {
         announce::start(&selection, quiet);
     }
     if let (Some(file), false) = (&file, supervised) {

@@ -128,6 +128,12 @@ pub(super) struct AgentOptions {
     /// What to say of the selection at start, where the supervisor could not: all, or only what went wrong.
     #[arg(long, hide = true, value_name = "WHAT", value_parser = ["all", "errors"])]
     pub(super) announce: Option<String>,
+    /// The descriptor of the record that outlives this agent.
+    #[arg(long, hide = true, value_name = "FD", requires = "supervised")]
+    pub(super) record: Option<i32>,
+    /// Answer every request with an error: the agent before this one kept ending.
+    #[arg(long, hide = true, requires = "supervised")]
+    pub(super) refuse: bool,
 }
 
 impl AgentOptions {

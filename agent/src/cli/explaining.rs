@@ -10,7 +10,7 @@ use super::exit;
 use super::explain::{Form, explain_text, wants_color, width};
 use super::output::{plain, print};
 use super::setup::Setup;
-use crate::agent::choose;
+use crate::agent::{Chosen, choose};
 use crate::error::TokenError;
 use crate::principal::{Pin, Principal};
 use crate::resource::Cloud;
@@ -70,7 +70,11 @@ enum Refusal {
 }
 
 async fn decide(setup: &Setup, probe: bool) -> (Explanation, Result<(), Refusal>) {
-    let (selection, transport) = choose(&setup.config, &setup.outside).await;
+    let Chosen {
+        selection,
+        transport,
+        ..
+    } = choose(&setup.config, &setup.outside, None).await;
     let mut explanation = selection.explanation.clone();
     if selection.outcome.is_err() {
         return (explanation, Err(Refusal::NoIdentity));

@@ -8,6 +8,7 @@ mod exit;
 mod explain;
 mod explaining;
 mod health;
+mod leftover;
 mod log;
 mod output;
 mod place;
@@ -15,6 +16,7 @@ mod run;
 mod seek;
 mod setup;
 mod status;
+mod supervised;
 mod token;
 mod wait;
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jobcred_wire::{SOCKET_FILE, SocketSearch};
 
+use super::leftover;
 use crate::config::Config;
 use crate::front::socket::{BindError, BoundSocket, bind_first};
 use crate::platform::Environment;
@@ -69,7 +70,12 @@ pub(super) fn bind_for_run(
         }
     }
     let own: Vec<PathBuf> = private_paths(&paths, environment, uid);
-    bind_first(&own, config.socket_group).map(|socket| Place { socket, aside })
+    let socket = bind_first(&own, config.socket_group)?;
+    // The directory was found to be one where nobody else writes.
+    if let Some(directory) = socket.path().parent() {
+        leftover::remove(directory, uid);
+    }
+    Ok(Place { socket, aside })
 }
 
 /// Names of this run's own, beside the usual ones and, last, in `TMPDIR`.
@@ -78,9 +84,11 @@ fn private_paths(paths: &[PathBuf], environment: &Environment, uid: u32) -> Vec<
     // Without randomness the pid alone has to do; a name that is taken is noticed when binding.
     let _ = getrandom::fill(&mut noise);
     let name = format!(
-        "run-{}-{:08x}.sock",
+        "{}{}-{:08x}{}",
+        leftover::PREFIX,
         std::process::id(),
-        u32::from_ne_bytes(noise)
+        u32::from_ne_bytes(noise),
+        leftover::SUFFIX
     );
     let temporary = environment
         .get("TMPDIR")

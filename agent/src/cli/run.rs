@@ -1,6 +1,7 @@
 //! `jobcred run`: what is said and decided before the supervisor takes over.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use jobcred_wire::SOCKET_VARIABLE;
 
@@ -8,8 +9,9 @@ use super::arguments::{GlobalOptions, RunOptions};
 use super::setup::Setup;
 use super::{announce, exit, place};
 use crate::agent::choose;
-use crate::strategy::{Facts, Selection, Strategy, select, wants_probe};
-use crate::supervisor::{self, AgentPlan, Ending, Entry, Plan, say};
+use crate::platform::Environment;
+use crate::strategy::{Facts, ProbeResult, Selection, Strategy, select, wants_probe};
+use crate::supervisor::{self, AgentPlan, ConfigText, Ending, Entry, Given, Plan, Record, say};
 
 pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> Ending {
     let setup = match Setup::read(options) {
@@ -20,15 +22,15 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
         }
     };
     let required = run.required || setup.config.required;
-    let selection = match decide(&setup, required) {
-        Ok(selection) => selection,
+    let (selection, probe) = match decide(&setup, required) {
+        Ok(decided) => decided,
         Err(reason) => {
             say(&reason);
             if required {
                 say("COMMAND is not started, because an identity is required");
                 return Ending::Exited(exit::NO_IDENTITY);
             }
-            None
+            (None, None)
         }
     };
     if let Some(Selection {
@@ -55,9 +57,18 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
                 say(&format!("{reason}: this run has its own agent at {path}"));
             }
             variables.push((SOCKET_VARIABLE.to_owned(), path));
+            let given = Given {
+                file: setup.file.clone(),
+                probe,
+            };
+            // Without it each agent reads the configuration for itself, as it is then.
+            let record = Record::create(&given).ok();
+            let announce = selection.is_none().then_some(run.quiet);
             Some(AgentPlan {
                 socket: place.socket,
-                arguments: agent_arguments(options, selection.is_none().then_some(run.quiet)),
+                arguments: agent_arguments(options, setup.file.as_ref(), announce),
+                variables: absolute_variables(environment),
+                record,
             })
         }
         Err(error) => {
@@ -78,27 +89,34 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
     supervisor::run(plan, entry, environment.get("PATH"))
 }
 
+/// A selection, and the probe's result where one was made for it.
+type Decided = (Option<Selection>, Option<ProbeResult>);
+
 /// The selection; `None` when it hangs on the probe of the metadata service, which COMMAND must not wait for: the agent makes it.
-fn decide(setup: &Setup, required: bool) -> Result<Option<Selection>, String> {
+fn decide(setup: &Setup, required: bool) -> Result<Decided, String> {
     let facts = Facts::gather(&setup.outside.environment, &setup.outside.files);
     if !wants_probe(&facts, &setup.config) {
-        return Ok(Some(select(&facts, &setup.config)));
+        return Ok((Some(select(&facts, &setup.config)), None));
     }
     if !required {
-        return Ok(None);
+        return Ok((None, None));
     }
     // Who requires an identity wants to wait for the answer. The runtime is gone before any process is started.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot ask the metadata service: {error}"))?;
-    let selection = runtime.block_on(choose(&setup.config, &setup.outside)).0;
-    Ok(Some(selection))
+    let chosen = runtime.block_on(choose(&setup.config, &setup.outside, None));
+    Ok((Some(chosen.selection), chosen.probe))
 }
 
-/// The agent reads the same configuration; only the socket is given to it as an open descriptor. Where only the probe can
+/// The agent gets the configuration and the socket as open descriptors. Where only the probe can
 /// tell who the job is, it is the agent that says so: `announce` is whether it shall keep to what went wrong.
-fn agent_arguments(options: &GlobalOptions, announce: Option<bool>) -> Vec<OsString> {
+fn agent_arguments(
+    options: &GlobalOptions,
+    file: Option<&ConfigText>,
+    announce: Option<bool>,
+) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec![
         "agent".into(),
         "--supervised".into(),
@@ -111,11 +129,58 @@ fn agent_arguments(options: &GlobalOptions, announce: Option<bool>) -> Vec<OsStr
     };
     let what = announce.map(|quiet| if quiet { "errors" } else { "all" });
     add("--announce", what.map(Into::into));
-    add("--config", options.config.clone().map(Into::into));
+    // Read only where there is no record. The agent is started from another directory.
+    let path = file.and_then(|file| std::path::absolute(&file.name).ok());
+    add("--config", path.map(Into::into));
     add("--log", options.log.clone().map(Into::into));
     add("--strategy", options.strategy.clone().map(Into::into));
     if options.sandbox {
         arguments.push("--sandbox".into());
     }
     arguments
+}
+
+/// The variables whose relative paths would mean something else to the agent, which is started from another directory.
+fn absolute_variables(environment: &Environment) -> Vec<(String, OsString)> {
+    // Those that the TLS library reads by itself: a file, and a list of directories.
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let file = environment.get("SSL_CERT_FILE").map(PathBuf::from);
+    let directories = environment.get("SSL_CERT_DIR").and_then(|list| {
+        let paths = std::env::split_paths(list).map(absolute);
+        std::env::join_paths(paths).ok()
+    });
+    [
+        ("SSL_CERT_FILE", file.map(|file| absolute(file).into())),
+        ("SSL_CERT_DIR", directories),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::absolute_variables;
+    use crate::platform::Environment;
+
+    #[test]
+    fn relative_paths_of_roots_mean_the_same_to_the_agent() {
+        let here = std::env::current_dir().unwrap().display().to_string();
+        let environment = Environment::from([
+            ("SSL_CERT_FILE", "a:b.pem"),
+            ("SSL_CERT_DIR", "/certs:more"),
+        ]);
+        let variables = absolute_variables(&environment);
+        assert_eq!(
+            variables,
+            [
+                ("SSL_CERT_FILE".to_owned(), format!("{here}/a:b.pem").into()),
+                (
+                    "SSL_CERT_DIR".to_owned(),
+                    format!("/certs:{here}/more").into()
+                ),
+            ]
+        );
+        assert!(absolute_variables(&Environment::default()).is_empty());
+    }
 }

@@ -7,12 +7,15 @@ use crate::agent::Outside;
 use crate::config::{Config, ConfigFile, FILE_VARIABLE, MAX_FILE_BYTES, Override};
 use crate::platform::{Clock, Environment, Files};
 use crate::strategy::Strategy;
+use crate::supervisor::ConfigText;
 
 /// The configuration and the outside.
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) config: Config,
     pub(super) outside: Outside,
+    /// The file that the configuration came from, where one was named.
+    pub(super) file: Option<ConfigText>,
 }
 
 impl Setup {
@@ -21,28 +24,65 @@ impl Setup {
     /// # Errors
     /// The report of all mistakes, for a person.
     pub(super) fn read(options: &GlobalOptions) -> Result<Self, String> {
-        let outside = Outside {
-            environment: Environment::of_process(),
-            files: Files::system(),
-            clock: Clock::system(),
-            own_uid: nix::unistd::geteuid().as_raw(),
-        };
-        let config = read_config(options, &outside.environment)?;
-        Ok(Self { config, outside })
+        let outside = outside();
+        let named = options.config.as_deref();
+        let path = named.or_else(|| outside.environment.get(FILE_VARIABLE).map(Path::new));
+        let file = path.map(read_file).transpose()?;
+        Self::with_file(options, outside, file)
+    }
+
+    /// The same with a configuration file that was read before, or none.
+    ///
+    /// # Errors
+    /// The report of all mistakes.
+    pub(super) fn from_text(
+        options: &GlobalOptions,
+        file: Option<ConfigText>,
+    ) -> Result<Self, String> {
+        Self::with_file(options, outside(), file)
+    }
+
+    /// The outside with nothing configured, for an agent that has only a refusal to say.
+    pub(super) fn bare() -> Self {
+        Self {
+            config: Config::default(),
+            outside: outside(),
+            file: None,
+        }
+    }
+
+    fn with_file(
+        options: &GlobalOptions,
+        outside: Outside,
+        file: Option<ConfigText>,
+    ) -> Result<Self, String> {
+        let config = load(options, &outside.environment, file.as_ref())?;
+        Ok(Self {
+            config,
+            outside,
+            file,
+        })
     }
 }
 
-fn read_config(options: &GlobalOptions, environment: &Environment) -> Result<Config, String> {
-    let named = options.config.as_deref();
-    let path = named.or_else(|| environment.get(FILE_VARIABLE).map(Path::new));
-    let text = path
-        .map(|path| read_text(path).map_err(|why| format!("{}: {why}", path.display())))
-        .transpose()?;
-    let name = path.map(|path| path.display().to_string());
-    let file = name
-        .as_deref()
-        .zip(text.as_deref())
-        .map(|(name, text)| ConfigFile { name, text });
+fn outside() -> Outside {
+    Outside {
+        environment: Environment::of_process(),
+        files: Files::system(),
+        clock: Clock::system(),
+        own_uid: nix::unistd::geteuid().as_raw(),
+    }
+}
+
+fn load(
+    options: &GlobalOptions,
+    environment: &Environment,
+    file: Option<&ConfigText>,
+) -> Result<Config, String> {
+    let file = file.map(|file| ConfigFile {
+        name: &file.name,
+        text: &file.text,
+    });
     let socket = options
         .socket
         .as_ref()
@@ -65,6 +105,14 @@ fn read_config(options: &GlobalOptions, environment: &Environment) -> Result<Con
         config.strategy = Some(Strategy::Sandbox);
     }
     Ok(config)
+}
+
+fn read_file(path: &Path) -> Result<ConfigText, String> {
+    let name = path.display().to_string();
+    match read_text(path) {
+        Ok(text) => Ok(ConfigText { name, text }),
+        Err(why) => Err(format!("{name}: {why}")),
+    }
 }
 
 fn read_text(path: &Path) -> Result<String, String> {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::platform::{Environment, Files};
 
 /// Lists (separated by blanks) the endpoint URLs that a jobcred agent itself has put into the environment of its
@@ -17,7 +19,7 @@ const INSTANCE_FILE: &str = "/mnt/azmnt/.nbvm";
 const SSO_FILE: &str = "/etc/environment.sso";
 
 /// What the probe of IMDS gave. Made once, at start, by the transport; here only a fact.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProbeResult {
     /// No probe was made.
     NotMade {

@@ -75,6 +75,9 @@ codes! {
         SECRET_NOT_SENDABLE = "secret_not_sendable": "The endpoint's secret holds characters that no HTTP header can.";
         AUTHORITY_NOT_HTTPS = "authority_not_https": "The issuer's address is not https.";
         AZURE_CLI_NOT_BUILT = "azure_cli_not_built": "This version cannot use the Azure CLI's login.";
+        DECISION_CHANGED = "decision_changed": "The agent was started again, and what it finds now would lead to another identity than at the job's start.";
+        DECISION_LOST = "decision_lost": "The agent cannot read what it was given, or what was decided at the job's start.";
+        AGENT_KEEPS_ENDING = "agent_keeps_ending": "The agent ended several times in a row; what answers instead has no tokens.";
         NO_RANDOMNESS = "no_randomness": "The kernel's random number generator cannot be used.";
     }
 }

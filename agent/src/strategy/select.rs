@@ -64,6 +64,26 @@ pub fn select(facts: &Facts, config: &Config) -> Selection {
     }
 }
 
+impl Selection {
+    /// A selection that was not made: every request is answered with the error.
+    #[must_use]
+    pub fn refused(error: StartError) -> Self {
+        Self {
+            explanation: Explanation {
+                version: VERSION.to_owned(),
+                strategy: "none".to_owned(),
+                reason: error.code.to_owned(),
+                message: sentence(&error.message),
+                upstream: None,
+                candidates: Vec::new(),
+                notices: vec![way_out(&error)],
+                principal: None,
+            },
+            outcome: Err(error),
+        }
+    }
+}
+
 /// Whether the probe of IMDS should be made: it may be, and its result would change the choice.
 #[must_use]
 pub fn wants_probe(facts: &Facts, config: &Config) -> bool {

@@ -70,8 +70,8 @@ pub fn run(plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Ending {
     drop(child);
     let (agent, socket): (Option<Agent>, Option<SocketFile>) = match plan.agent {
         Some(agent) => {
-            let (listener, file) = agent.socket.into_parts();
-            (Some(Agent::new(listener, agent.arguments)), Some(file))
+            let (agent, file) = Agent::new(agent);
+            (Some(agent), Some(file))
         }
         None => (None, None),
     };
@@ -223,7 +223,7 @@ impl Supervisor {
     fn on_timer(&mut self) {
         let Some(agent) = &mut self.agent else { return };
         if agent.pid().is_some() {
-            agent.note_health();
+            agent.on_age();
         } else {
             self.start_agent();
         }
@@ -231,14 +231,19 @@ impl Supervisor {
 
     fn on_agent_death(&mut self, status: WaitStatus) {
         let Some(agent) = &mut self.agent else { return };
+        let is_asked_for = agent.is_being_replaced();
         let wait = agent.note_death();
+        if is_asked_for {
+            self.timer.start(wait);
+            return;
+        }
         let how = match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => format!("ended with code {code}"),
             (None, signal) => format!("was killed by signal {}", signal.unwrap_or(0)),
         };
         if agent.is_hopeless_now() {
             say(&format!(
-                "the agent {how}, as every time so far: token requests fail until it stays up; it is still tried every half minute"
+                "the agent {how}, as every time so far: token requests are refused until it stays up; it is still tried every half minute"
             ));
         } else if agent.is_newsworthy() {
             say(&format!(

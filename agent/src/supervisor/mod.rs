@@ -14,11 +14,13 @@ mod ending;
 mod entry;
 mod event_loop;
 mod no_proxy;
+mod record;
 mod say;
 mod signals;
 mod timer;
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 
 use crate::front::socket::BoundSocket;
 
@@ -26,6 +28,7 @@ pub use self::ending::Ending;
 pub use self::entry::Entry;
 pub use self::event_loop::run;
 pub use self::no_proxy::with_loopback;
+pub use self::record::{ConfigText, Decision, Given, Record};
 pub use self::say::say;
 
 /// What to run and with what.
@@ -46,4 +49,8 @@ pub struct AgentPlan {
     pub socket: BoundSocket,
     /// Its arguments, after the program's name.
     pub arguments: Vec<OsString>,
+    /// Variables it gets on top of the ones we were given.
+    pub variables: Vec<(String, OsString)>,
+    /// What it is given to go by, and what it decides for those after it; see [`Record`].
+    pub record: Option<OwnedFd>,
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use crate::place::{BINARY, LISTENS, Place, Running, wait_for_end};
+use crate::place::{BINARY, LISTENS, Place, Running, text, wait_for_end};
 
 #[test]
 fn an_agent_that_dies_is_started_again_and_the_command_goes_on() {
@@ -109,4 +109,72 @@ fn a_request_that_waits_at_the_end_is_cut_off() {
     // One that waits for it would be killed before it could say so.
     let log = std::io::read_to_string(stderr).unwrap();
     assert!(log.contains("cut off at the end"), "{log}");
+}
+
+/// The strategy that the agent says it serves by.
+fn strategy(place: &Place) -> String {
+    let output = place.output(&["status", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    status["strategy"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_configuration_that_is_edited_or_removed_while_the_job_runs_changes_nothing() {
+    let place = Place::new();
+    let config = place.file("jobcred.toml");
+    fs::write(&config, "strategy = \"compute-identity\"").unwrap();
+    let mut run = place.jobcred(&["--config", "jobcred.toml", "run", "-q", "--"]);
+    run.args(["sh", "-c", LISTENS])
+        .current_dir(place.file(""))
+        .env("MSI_ENDPOINT", "http://127.0.0.1:9/")
+        .env("MSI_SECRET", "a secret of some length")
+        .env(
+            "DEFAULT_IDENTITY_CLIENT_ID",
+            "11111111-2222-3333-4444-555555555555",
+        );
+    let running = Running::start(run);
+    assert_eq!(strategy(&place), "compute-identity");
+    for text in [
+        Some("strategy = \"system-identity\""),
+        Some("no TOML"),
+        None,
+    ] {
+        match text {
+            Some(text) => fs::write(&config, text).unwrap(),
+            None => fs::remove_file(&config).unwrap(),
+        }
+        let agent = place.agent();
+        kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
+        wait_for_end(agent);
+        assert_eq!(strategy(&place), "compute-identity", "{text:?}");
+    }
+    running.signal(Signal::SIGUSR1);
+    running.end();
+}
+
+#[test]
+fn callers_are_refused_while_no_agent_stays_up() {
+    let place = Place::new();
+    let mut run = place.jobcred(&["run", "-q", "--", "sh", "-c", LISTENS]);
+    run.env("MSI_ENDPOINT", "http://127.0.0.1:9/")
+        .env("MSI_SECRET", "a secret of some length")
+        .stderr(Stdio::piped());
+    let mut running = Running::start(run);
+    let stderr = running.child.stderr.take().unwrap();
+    assert_eq!(strategy(&place), "system-identity");
+    for _ in 0..6 {
+        let agent = place.agent();
+        kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
+        wait_for_end(agent);
+    }
+    let output = place.output(&["token"]);
+    assert_eq!(output.status.code(), Some(125));
+    let errors = text(&output.stderr);
+    assert!(errors.contains("ended several times"), "{errors}");
+    assert_eq!(strategy(&place), "none");
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.end().1.code(), Some(3));
+    let said = std::io::read_to_string(stderr).unwrap();
+    assert!(said.contains("as every time so far"), "{said}");
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::place::{BINARY, LISTENS, Place, Running, text};
+use crate::place::{BINARY, LISTENS, Place, Running, text, wait_for_end};
 
 #[test]
 fn mistakes_stop_before_the_command() {
@@ -115,4 +116,24 @@ fn a_second_run_has_its_own_agent_and_says_so() {
     assert!(text(&output.stderr).contains("an agent already answers at"));
     first.signal(Signal::SIGUSR1);
     first.end();
+}
+
+#[test]
+fn what_a_killed_run_left_behind_is_removed_by_the_next() {
+    let place = Place::new();
+    let sandboxed = ["run", "-q", "--sandbox", "--", "sh", "-c"];
+    let mut first = place.jobcred(&sandboxed);
+    first.arg("echo ready; echo $$; exec tail -f /dev/null");
+    let mut first = Running::start(first);
+    let command: i32 = first.line().parse().unwrap();
+    let left = place.sandbox_socket();
+    let agent = place.agent_at(&left);
+    first.signal(Signal::SIGKILL);
+    kill(Pid::from_raw(command), Signal::SIGKILL).unwrap();
+    first.end();
+    wait_for_end(agent);
+    assert!(left.exists());
+    let mut second = place.jobcred(&sandboxed);
+    assert!(second.arg("exit").status().unwrap().success());
+    assert!(!left.exists());
 }

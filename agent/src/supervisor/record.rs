@@ -1,0 +1,227 @@
+//! What outlives the agent: the configuration as it was read at the start of the job, and what was decided then.
+//!
+//! An agent that is started again must come to the same identity or to none. The supervisor keeps a file in memory and gives it
+//! to each agent: the first line is what the supervisor knew, a second one what the first agent decided.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::OwnedFd;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, MAX_FILE_BYTES, fingerprint};
+use crate::strategy::{ProbeResult, Selection, reason};
+
+/// The longest record that is read, in bytes: a configuration in which every byte is escaped, and some more.
+const MAX_BYTES: u64 = 6 * MAX_FILE_BYTES as u64 + 64 * 1024;
+/// The strategy's name in a decision that nothing leads to an identity.
+const NONE: &str = "none";
+
+/// A configuration file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigText {
+    /// Its path, as reports call it.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// What the supervisor knew when it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// The configuration file, where one was named.
+    pub file: Option<ConfigText>,
+    /// What the probe of the metadata service gave, where it was made already.
+    pub probe: Option<ProbeResult>,
+}
+
+/// What the first agent decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    strategy: String,
+    fingerprint: String,
+    /// What the probe gave; `None` when none was needed.
+    pub probe: Option<ProbeResult>,
+}
+
+/// The record, open for an agent.
+#[derive(Debug)]
+pub struct Record {
+    file: File,
+    /// Where a decision goes: after the last line that is complete.
+    end: u64,
+    /// What the supervisor knew.
+    pub given: Given,
+    /// What was decided, when an earlier agent came to that.
+    pub decision: Option<Decision>,
+}
+
+impl Decision {
+    /// What a selection means for agents to come. `None` for one that failed in a way that may heal: nobody was given another
+    /// identity for it, as callers were refused.
+    #[must_use]
+    pub fn of(selection: &Selection, config: &Config, probe: Option<ProbeResult>) -> Option<Self> {
+        let (strategy, fingerprint) = match &selection.outcome {
+            Ok(choice) => (choice.strategy.name(), fingerprint(config, choice)),
+            Err(error) if error.code == reason::NOTHING_FOUND => (NONE, String::new()),
+            Err(_) => return None,
+        };
+        Some(Self {
+            strategy: strategy.to_owned(),
+            fingerprint,
+            probe,
+        })
+    }
+
+    /// Whether it was that nothing leads to an identity, so that callers were told to look elsewhere.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.strategy == NONE
+    }
+
+    /// The strategy's name; `none` when there was none.
+    #[must_use]
+    pub fn strategy(&self) -> &str {
+        &self.strategy
+    }
+
+    /// Whether both lead to the same identity by the same rules.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        self.strategy == other.strategy && self.fingerprint == other.fingerprint
+    }
+}
+
+impl Record {
+    /// Makes the file, for the supervisor to keep.
+    ///
+    /// # Errors
+    /// When the kernel gives no memory for it, or does not know such files.
+    pub fn create(given: &Given) -> io::Result<OwnedFd> {
+        let mut file = File::from(memfd_create(c"jobcred-run", MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(&line(given)?)?;
+        Ok(file.into())
+    }
+
+    /// Opens what was inherited as descriptor `number`, which is closed: no child of the agent's shall have it.
+    ///
+    /// # Errors
+    /// When it is not there, or not what [`Self::create`] wrote.
+    pub fn open(number: i32) -> io::Result<Self> {
+        let opened = File::options()
+            .read(true)
+            .write(true)
+            .open(format!("/proc/self/fd/{number}"));
+        let _ = nix::unistd::close(number);
+        Self::read(opened?)
+    }
+
+    fn read(file: File) -> io::Result<Self> {
+        let mut reader = BufReader::new((&file).take(MAX_BYTES));
+        let mut end = 0;
+        let mut next = || -> io::Result<Option<Vec<u8>>> {
+            let mut text = Vec::new();
+            reader.read_until(b'\n', &mut text)?;
+            // A line without its end is one that an agent was killed over.
+            Ok(text.ends_with(b"\n").then(|| {
+                end += text.len() as u64;
+                text
+            }))
+        };
+        let first = next()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let given = serde_json::from_slice(&first)?;
+        let decision = next()?
+            .map(|text| serde_json::from_slice(&text))
+            .transpose()?;
+        Ok(Self {
+            file,
+            end,
+            given,
+            decision,
+        })
+    }
+
+    /// Writes down what was decided, in place of nothing.
+    ///
+    /// # Errors
+    /// When the kernel has no memory for it.
+    pub fn note(&mut self, decision: Decision) -> io::Result<()> {
+        self.file.set_len(self.end)?;
+        self.file.seek(SeekFrom::Start(self.end))?;
+        self.file.write_all(&line(&decision)?)?;
+        self.decision = Some(decision);
+        Ok(())
+    }
+}
+
+fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Seek as _, SeekFrom, Write as _};
+
+    use super::{ConfigText, Decision, Given, Record};
+    use crate::strategy::ProbeResult;
+
+    fn given() -> Given {
+        Given {
+            file: Some(ConfigText {
+                name: "/etc/a.toml".to_owned(),
+                text: "strategy = \"sandbox\"\n".to_owned(),
+            }),
+            probe: Some(ProbeResult::Answered { status: 400, ms: 2 }),
+        }
+    }
+
+    fn again(file: &mut File) -> Record {
+        file.seek(SeekFrom::Start(0)).unwrap();
+        Record::read(file.try_clone().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_next_agent_reads_what_the_first_one_noted() {
+        let mut file = File::from(Record::create(&given()).unwrap());
+        let mut first = again(&mut file);
+        assert_eq!((&first.given, &first.decision), (&given(), &None));
+        let decision = Decision {
+            strategy: "kubernetes".to_owned(),
+            fingerprint: "ab".to_owned(),
+            probe: None,
+        };
+        first.note(decision.clone()).unwrap();
+        let second = again(&mut file);
+        assert_eq!(second.given, given());
+        assert_eq!(second.decision, Some(decision));
+    }
+
+    #[test]
+    fn half_a_decision_is_none_and_is_written_over() {
+        let mut file = File::from(Record::create(&given()).unwrap());
+        file.write_all(b"{\"strategy\":\"kub").unwrap();
+        let mut record = again(&mut file);
+        assert_eq!(record.decision, None);
+        let decision = Decision {
+            strategy: "none".to_owned(),
+            fingerprint: String::new(),
+            probe: None,
+        };
+        record.note(decision.clone()).unwrap();
+        assert_eq!(again(&mut file).decision, Some(decision));
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        for text in ["", "{}", "no json\n"] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file.seek(SeekFrom::Start(0)).unwrap();
+            assert!(Record::read(file).is_err(), "{text}");
+        }
+    }
+}
