@@ -177,7 +177,9 @@ impl Error {
             None if attempts.len() == 1 => Self::with(
                 ErrorKind::AgentGone,
                 format!("no jobcred agent answers at {list}"),
-                Some("JOBCRED_SOCKET, or whoever made this client, names that place: see whether the agent still runs, or is starting"),
+                Some(
+                    "JOBCRED_SOCKET, or whoever made this client, names that place: see whether the agent still runs, or is starting",
+                ),
                 None,
             ),
             None => Self::with(
