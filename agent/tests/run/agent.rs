@@ -178,3 +178,30 @@ fn callers_are_refused_while_no_agent_stays_up() {
     let said = std::io::read_to_string(stderr).unwrap();
     assert!(said.contains("as every time so far"), "{said}");
 }
+
+#[test]
+fn an_agent_that_cannot_read_what_it_was_given_refuses_instead_of_ending() {
+    use command_fds::{CommandFdExt as _, FdMapping};
+    let place = Place::new();
+    let path = place.file("given.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let own = std::process::id().to_string();
+    let mut command = place.jobcred(&["agent", "--supervised", &own, "--record", "99"]);
+    let mut agent = command
+        .env("LISTEN_FDS", "1")
+        .stderr(Stdio::null())
+        .fd_mappings(vec![FdMapping {
+            parent_fd: listener.into(),
+            child_fd: 3,
+        }])
+        .unwrap()
+        .spawn()
+        .unwrap();
+    let output = place.output(&["token", "--socket", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(125));
+    let errors = text(&output.stderr);
+    assert!(errors.contains("cannot read what it was given"), "{errors}");
+    let pid = Pid::from_raw(i32::try_from(agent.id()).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(agent.wait().unwrap().success());
+}
