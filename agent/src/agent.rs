@@ -66,50 +66,90 @@ pub struct Chosen {
 /// Gathers the facts, with at most one bounded probe of the metadata service, and selects. `known` is what the probe gave
 /// earlier in this job; it is not made again then.
 ///
-/// A way out that cannot be set up (a CA file that cannot be read) is a start-up error like any other: it is said, and every
-/// request is answered with it.
+/// What shows only when the choice is carried out (a CA file that cannot be read, a secret that no header can hold) is a
+/// start-up error like any other: it is said, and every request is answered with it.
 pub async fn choose(config: &Config, outside: &Outside, known: Option<ProbeResult>) -> Chosen {
     let mut facts = Facts::gather(&outside.environment, &outside.files);
-    let setup = Transport::new(TransportConfig::from_environment(
+    let transport = way_out(config, outside);
+    if let (Ok(transport), true) = (&transport, wants_probe(&facts, config)) {
+        let result = match known {
+            Some(known) => known,
+            None => source::probe(transport).await,
+        };
+        facts = facts.with_probe(result);
+    }
+    carry_out(config, outside, facts, transport)
+}
+
+/// The same without asking anybody; `None` where only the probe of the metadata service can tell.
+#[must_use]
+pub fn choose_unasked(config: &Config, outside: &Outside) -> Option<Chosen> {
+    let facts = Facts::gather(&outside.environment, &outside.files);
+    if wants_probe(&facts, config) {
+        return None;
+    }
+    let transport = way_out(config, outside);
+    Some(carry_out(config, outside, facts, transport))
+}
+
+fn way_out(config: &Config, outside: &Outside) -> Result<Arc<Transport>, StartError> {
+    let setup = TransportConfig::from_environment(
         &outside.environment,
         config.ca_file.clone(),
         outside.files.clone(),
         outside.clock.clone(),
-    ));
-    let transport = match setup {
-        Ok(transport) => Arc::new(transport),
-        Err(error) => {
-            let mut selection = select(&facts, config);
-            let error = StartError {
-                code: reason::NO_WAY_OUT,
-                message: error.to_string(),
-                hint: "Correct `ca_file`, or leave it out to trust the system's roots.".to_owned(),
-            };
-            selection.explanation.notices.push(Notice {
-                severity: Severity::Warning,
-                code: error.code.to_owned(),
-                message: error.message.clone(),
-                hint: Some(error.hint.clone()),
-            });
-            selection.outcome = Err(error);
-            return Chosen {
-                selection,
-                transport: None,
-                probe: known,
-            };
+    );
+    Transport::new(setup)
+        .map(Arc::new)
+        .map_err(|error| StartError {
+            code: reason::NO_WAY_OUT,
+            message: error.to_string(),
+            hint: "Correct `ca_file`, or leave it out to trust the system's roots.".to_owned(),
+        })
+}
+
+/// Selects, and tries whether the choice can be carried out: better said now than with the first request.
+fn carry_out(
+    config: &Config,
+    outside: &Outside,
+    facts: Facts,
+    transport: Result<Arc<Transport>, StartError>,
+) -> Chosen {
+    let mut selection = select(&facts, config);
+    let trial = match (&selection.outcome, &transport) {
+        (_, Err(error)) => Err(error.clone()),
+        (Ok(choice), Ok(transport)) => {
+            source::build(choice, &reach(config, outside, transport)).map(|_| ())
         }
+        (Err(_), Ok(_)) => Ok(()),
     };
-    if wants_probe(&facts, config) {
-        let result = match known {
-            Some(known) => known,
-            None => source::probe(&transport).await,
-        };
-        facts = facts.with_probe(result);
+    if let Err(error) = trial {
+        selection.explanation.notices.push(Notice {
+            severity: Severity::Warning,
+            code: error.code.to_owned(),
+            message: error.message.clone(),
+            hint: Some(error.hint.clone()),
+        });
+        selection.outcome = Err(error);
     }
     Chosen {
-        selection: select(&facts, config),
-        transport: Some(transport),
+        selection,
+        transport: transport.ok(),
         probe: facts.probe,
+    }
+}
+
+/// What a source reaches the outside with.
+pub(crate) fn reach(
+    config: &Config,
+    outside: &Outside,
+    transport: &Arc<Transport>,
+) -> source::Outside {
+    source::Outside {
+        transport: Arc::clone(transport),
+        clock: outside.clock.clone(),
+        files: outside.files.clone(),
+        sandbox_lifetime: config.sandbox_lifetime,
     }
 }
 
@@ -185,13 +225,8 @@ fn token_service(
     choice: &Choice,
     transport: &Arc<Transport>,
 ) -> Result<TokenService, TokenError> {
-    let reach = source::Outside {
-        transport: Arc::clone(transport),
-        clock: outside.clock.clone(),
-        files: outside.files.clone(),
-        sandbox_lifetime: config.sandbox_lifetime,
-    };
-    let source = source::build(choice, &reach).map_err(|error| refusal(&error))?;
+    let source = source::build(choice, &reach(config, outside, transport))
+        .map_err(|error| refusal(&error))?;
     let pin = Arc::new(Pin::new(choice, &config.expect));
     let policy = Policy::new(choice, config);
     let honours_tenant = source.honours_tenant();

@@ -10,7 +10,7 @@ use super::exit;
 use super::explain::{Form, explain_text, wants_color, width};
 use super::output::{plain, print};
 use super::setup::Setup;
-use crate::agent::{Chosen, choose};
+use crate::agent::{Chosen, choose, reach};
 use crate::error::TokenError;
 use crate::principal::{Pin, Principal};
 use crate::resource::Cloud;
@@ -84,7 +84,7 @@ async fn decide(setup: &Setup, probe: bool) -> (Explanation, Result<(), Refusal>
     }
     let outcome = match (&selection.outcome, transport) {
         (Ok(choice), Some(transport)) => {
-            let token = storage_token(setup, choice, transport).await;
+            let token = storage_token(setup, choice, &transport).await;
             token.and_then(|token| {
                 let claims = Principal::from_token(token.secret.expose())
                     .map(|principal| principal.to_wire())
@@ -107,14 +107,9 @@ async fn decide(setup: &Setup, probe: bool) -> (Explanation, Result<(), Refusal>
 async fn storage_token(
     setup: &Setup,
     choice: &Choice,
-    transport: Arc<Transport>,
+    transport: &Arc<Transport>,
 ) -> Result<AccessToken, TokenError> {
-    let outside = source::Outside {
-        transport,
-        clock: setup.outside.clock.clone(),
-        files: setup.outside.files.clone(),
-        sandbox_lifetime: setup.config.sandbox_lifetime,
-    };
+    let outside = reach(&setup.config, &setup.outside, transport);
     let source = source::build(choice, &outside)
         .map_err(|error| TokenError::new(ErrorCode::Denied, error.message).with_hint(error.hint))?;
     let request = SourceRequest {

@@ -8,9 +8,9 @@ use jobcred_wire::SOCKET_VARIABLE;
 use super::arguments::{GlobalOptions, RunOptions};
 use super::setup::Setup;
 use super::{announce, exit, place};
-use crate::agent::choose;
+use crate::agent::{choose, choose_unasked};
 use crate::platform::Environment;
-use crate::strategy::{Facts, ProbeResult, Selection, Strategy, select, wants_probe};
+use crate::strategy::{ProbeResult, Selection, Strategy};
 use crate::supervisor::{self, AgentPlan, ConfigText, Ending, Entry, Given, Plan, Record, say};
 
 pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> Ending {
@@ -94,9 +94,8 @@ type Decided = (Option<Selection>, Option<ProbeResult>);
 
 /// The selection; `None` when it hangs on the probe of the metadata service, which COMMAND must not wait for: the agent makes it.
 fn decide(setup: &Setup, required: bool) -> Result<Decided, String> {
-    let facts = Facts::gather(&setup.outside.environment, &setup.outside.files);
-    if !wants_probe(&facts, &setup.config) {
-        return Ok((Some(select(&facts, &setup.config)), None));
+    if let Some(chosen) = choose_unasked(&setup.config, &setup.outside) {
+        return Ok((Some(chosen.selection), None));
     }
     if !required {
         return Ok((None, None));

@@ -146,7 +146,7 @@ fn a_missing_agent_is_an_error_for_azure_and_no_matter_for_the_rest() {
     let (code, stdout, stderr) = said(&output);
     assert_eq!((code, stdout), (1, stderr), "the reason is on both streams");
     assert_eq!(stdout.lines().count(), 1);
-    for part in [path.to_str().unwrap(), "jobcred run -- COMMAND"] {
+    for part in [path.to_str().unwrap(), "JOBCRED_SOCKET"] {
         assert!(stdout.contains(part), "{stdout}");
     }
 }

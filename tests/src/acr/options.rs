@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-/// How an [`Acr`] double behaves when nothing else is said. All but `bind` can be changed while it runs.
+/// How an [`Acr`](super::Acr) double behaves when nothing else is said. All but `bind` can be changed while it runs.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(

@@ -312,3 +312,20 @@ fn roots_that_cannot_be_read_are_what_token_requests_are_told() {
     );
     assert_eq!(job.aml.requests().len(), 0);
 }
+
+#[test]
+fn a_job_that_requires_an_identity_does_not_start_without_roots() {
+    let job = Job::new();
+    let output = job
+        .world
+        .jobcred(&["run", "--required", "--", "echo", "started"])
+        .env("JOBCRED_CA_FILE", "/no/such/file.pem")
+        .run();
+    assert_eq!(output.code, Some(121), "{}", output.stderr);
+    assert!(!output.stdout.contains("started"), "{}", output.stdout);
+    assert!(
+        output.stderr.contains("/no/such/file.pem"),
+        "{}",
+        output.stderr
+    );
+}
