@@ -88,6 +88,36 @@ impl Principal {
         })
     }
 
+    /// Whether both say the same of whose token it is.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        (&self.object_id, &self.app_id, &self.tenant_id, self.kind)
+            == (
+                &other.object_id,
+                &other.app_id,
+                &other.tenant_id,
+                other.kind,
+            )
+    }
+
+    /// What [`Self::to_wire`] made, read again.
+    #[must_use]
+    pub fn from_wire(claims: &PrincipalClaims) -> Self {
+        Self {
+            object_id: claims.object_id.clone(),
+            app_id: claims.app_id.clone(),
+            tenant_id: claims.tenant_id.clone(),
+            audience: claims.audience.clone(),
+            kind: match claims.kind.as_deref() {
+                Some("user") => Some(PrincipalKind::User),
+                Some("app") => Some(PrincipalKind::App),
+                _ => None,
+            },
+            expires_on: claims.expires_on.map(UnixTime::from_secs),
+            sandbox: claims.sandbox,
+        }
+    }
+
     /// The same for the wire.
     #[must_use]
     pub fn to_wire(&self) -> PrincipalClaims {

@@ -142,6 +142,9 @@ async fn serve(
         say(&format!("listening at {}", file.path().display()));
     }
     let agent = Agent::assemble(&setup.config, &setup.outside, selection, transport.as_ref());
+    if let Ok(service) = &agent.api().service {
+        beginning.keep_principal(&service.pin);
+    }
     let mut limits = ConnectionLimits::default();
     if supervised {
         // COMMAND has ended: nobody waits for an answer, and the job would wait for us.

@@ -1,8 +1,11 @@
 //! What an agent begins with, and how one under `run` keeps to what was decided at the start of the job.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::arguments::{AgentOptions, GlobalOptions};
 use super::setup::Setup;
 use crate::agent::{Chosen, choose};
+use crate::principal::{Pin, Principal};
 use crate::strategy::{ProbeResult, Selection, StartError, reason};
 use crate::supervisor::{Decision, Record, say};
 
@@ -51,6 +54,23 @@ impl Beginning {
             record,
             refusal: None,
         }
+    }
+
+    /// Holds `pin` to whose tokens earlier agents of this job saw, and writes down what it learns for those to come.
+    pub(super) fn keep_principal(&mut self, pin: &Pin) {
+        let Some(record) = self.record.take() else {
+            return;
+        };
+        if let Some(claims) = &record.principal {
+            pin.restore(Principal::from_wire(claims));
+        }
+        let record = Mutex::new(record);
+        pin.tell(move |principal| {
+            let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = record.remember(&principal.to_wire()) {
+                tracing::warn!(%error, "an agent that is started again will not know whose tokens there were");
+            }
+        });
     }
 
     fn refusing(error: StartError) -> Self {

@@ -4,7 +4,7 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use jobcred_wire::ErrorCode;
 
@@ -29,6 +29,19 @@ pub struct Pin {
     tenant_id: Option<String>,
     expect: Expect,
     seen: Mutex<BTreeMap<(Identity, Option<String>), Pinned>>,
+    keeper: Keeper,
+}
+
+/// Who is told when more becomes known of the job's own principal.
+#[derive(Default)]
+struct Keeper(OnceLock<Box<Keep>>);
+
+type Keep = dyn Fn(&Principal) + Send + Sync;
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keeper")
+    }
 }
 
 /// What is known of an identity from its tokens so far.
@@ -73,7 +86,20 @@ impl Pin {
             tenant_id: guid(tenant_id),
             expect: expect.clone(),
             seen: Mutex::default(),
+            keeper: Keeper::default(),
         }
+    }
+
+    /// Holds the job's own tokens to what an earlier agent of the same job saw. To be called before the first token.
+    pub fn restore(&self, principal: Principal) {
+        self.lock()
+            .insert((Identity::Job, None), Pinned::Known(principal));
+    }
+
+    /// Tells `keep` whenever more becomes known of the job's own principal, so that an agent started after this one can be
+    /// told. The first one to ask is told.
+    pub fn tell(&self, keep: impl Fn(&Principal) + Send + Sync + 'static) {
+        let _ = self.keeper.0.set(Box::new(keep));
     }
 
     /// The client id that the job's own tokens must have, where the strategy announced one.
@@ -131,7 +157,14 @@ impl Pin {
             drop(seen);
             return Err(refuse(identity, token, &new, mismatch));
         }
-        let pinned = Pinned::Known(merge(old, new));
+        let merged = merge(old.clone(), new);
+        let is_news = *identity == Identity::Job
+            && tenant.is_none()
+            && old.is_none_or(|old| !old.is_same_as(&merged));
+        if let (true, Some(keep)) = (is_news, self.keeper.0.get()) {
+            keep(&merged);
+        }
+        let pinned = Pinned::Known(merged);
         if seen.contains_key(&key) || seen.len() < MAX_IDENTITIES || *identity == Identity::Job {
             seen.insert(key, pinned.clone());
         }

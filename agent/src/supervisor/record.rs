@@ -1,12 +1,14 @@
 //! What outlives the agent: the configuration as it was read at the start of the job, and what was decided then.
 //!
 //! An agent that is started again must come to the same identity or to none. The supervisor keeps a file in memory and gives it
-//! to each agent: the first line is what the supervisor knew, a second one what the first agent decided.
+//! to each agent: the first line is what the supervisor knew, a second one what the first agent decided, a third one whose
+//! tokens the job has had.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 
+use jobcred_wire::PrincipalClaims;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
@@ -53,8 +55,12 @@ pub struct Record {
     end: u64,
     /// What the supervisor knew.
     pub given: Given,
+    /// Where a principal goes, once there is a decision.
+    end_of_decision: u64,
     /// What was decided, when an earlier agent came to that.
     pub decision: Option<Decision>,
+    /// Whose tokens an earlier agent saw.
+    pub principal: Option<PrincipalClaims>,
 }
 
 impl Decision {
@@ -119,26 +125,31 @@ impl Record {
 
     fn read(file: File) -> io::Result<Self> {
         let mut reader = BufReader::new((&file).take(MAX_BYTES));
-        let mut end = 0;
+        let end_of = |line: &[u8]| line.len() as u64;
         let mut next = || -> io::Result<Option<Vec<u8>>> {
             let mut text = Vec::new();
             reader.read_until(b'\n', &mut text)?;
             // A line without its end is one that an agent was killed over.
-            Ok(text.ends_with(b"\n").then(|| {
-                end += text.len() as u64;
-                text
-            }))
+            Ok(text.ends_with(b"\n").then_some(text))
         };
         let first = next()?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let given = serde_json::from_slice(&first)?;
-        let decision = next()?
+        let first_end = end_of(&first);
+        let second = next()?;
+        let end_of_decision = first_end + second.as_deref().map_or(0, end_of);
+        let decision = second
+            .map(|text| serde_json::from_slice(&text))
+            .transpose()?;
+        let principal = next()?
             .map(|text| serde_json::from_slice(&text))
             .transpose()?;
         Ok(Self {
             file,
-            end,
+            end: first_end,
             given,
+            end_of_decision,
             decision,
+            principal,
         })
     }
 
@@ -147,11 +158,30 @@ impl Record {
     /// # Errors
     /// When the kernel has no memory for it.
     pub fn note(&mut self, decision: Decision) -> io::Result<()> {
-        self.file.set_len(self.end)?;
-        self.file.seek(SeekFrom::Start(self.end))?;
-        self.file.write_all(&line(&decision)?)?;
+        let text = line(&decision)?;
+        self.write_at(self.end, &text)?;
+        self.end_of_decision = self.end + text.len() as u64;
         self.decision = Some(decision);
         Ok(())
+    }
+
+    /// Writes down whose tokens the job has, in place of what was known of that.
+    ///
+    /// # Errors
+    /// When the kernel has no memory for it, or nothing was decided yet.
+    pub fn remember(&mut self, principal: &PrincipalClaims) -> io::Result<()> {
+        if self.decision.is_none() {
+            return Err(io::Error::other("nothing was decided yet"));
+        }
+        self.write_at(self.end_of_decision, &line(principal)?)?;
+        self.principal = Some(principal.clone());
+        Ok(())
+    }
+
+    fn write_at(&mut self, start: u64, text: &[u8]) -> io::Result<()> {
+        self.file.set_len(start)?;
+        self.file.seek(SeekFrom::Start(start))?;
+        self.file.write_all(text)
     }
 }
 
@@ -165,6 +195,8 @@ fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
 mod tests {
     use std::fs::File;
     use std::io::{Seek as _, SeekFrom, Write as _};
+
+    use jobcred_wire::PrincipalClaims;
 
     use super::{ConfigText, Decision, Given, Record};
     use crate::strategy::ProbeResult;
@@ -198,6 +230,32 @@ mod tests {
         let second = again(&mut file);
         assert_eq!(second.given, given());
         assert_eq!(second.decision, Some(decision));
+    }
+
+    #[test]
+    fn whose_tokens_there_were_is_known_to_the_next_agent() {
+        let mut file = File::from(Record::create(&given()).unwrap());
+        let claims = |id: &str| PrincipalClaims {
+            object_id: Some(id.to_owned()),
+            ..PrincipalClaims::default()
+        };
+        let mut record = again(&mut file);
+        assert!(record.remember(&claims("early")).is_err());
+        let decision = Decision {
+            strategy: "kubernetes".to_owned(),
+            fingerprint: "ab".to_owned(),
+            probe: None,
+        };
+        record.note(decision.clone()).unwrap();
+        for id in ["a rather long one", "b"] {
+            record.remember(&claims(id)).unwrap();
+            let next = again(&mut file);
+            assert_eq!(next.principal, Some(claims(id)));
+            assert_eq!(next.decision.as_ref(), Some(&decision));
+        }
+        let mut second = again(&mut file);
+        second.remember(&claims("c")).unwrap();
+        assert_eq!(again(&mut file).principal, Some(claims("c")));
     }
 
     #[test]

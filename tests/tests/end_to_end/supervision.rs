@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use jobcred_tests::{AzureMl, AzureMlOptions, Behavior};
+use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, Principal};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -328,4 +328,28 @@ fn a_job_that_requires_an_identity_does_not_start_without_roots() {
         "{}",
         output.stderr
     );
+}
+
+#[test]
+fn an_agent_that_is_started_again_remembers_whose_tokens_there_were() {
+    let job = Job::new();
+    let run = job.start();
+    assert_eq!(job.world.storage().status, 200);
+    // The same application, so that only what was seen before tells the difference.
+    let own = job.aml.options().identities.first().unwrap().clone();
+    let other = Principal {
+        object_id: Principal::application().object_id,
+        ..own
+    };
+    job.aml.mint().set_impostor(Some(other));
+    kill(Pid::from_raw(job.agent(&run)), Signal::SIGKILL).unwrap();
+    let refused = job.world.storage();
+    assert_eq!((refused.status, refused.code().as_str()), (502, "rejected"));
+    assert!(
+        refused.error("message").contains("object id"),
+        "{}",
+        refused.body
+    );
+    run.signal(Signal::SIGTERM);
+    run.finish();
 }
