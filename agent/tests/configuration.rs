@@ -301,6 +301,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("grace = 99999999999999999", "out of range"),
     ("sandbox_lifetime = 0", "out of range"),
     ("log = \"jobcred=loud=x\"", "it is not a log filter"),
+    ("log = \"infoo\"", "it is not a level"),
     ("log_format = \"xml\"", "allowed: text, json"),
     ("expect = 1", "expect: it is not a table"),
     (

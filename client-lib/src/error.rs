@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use jobcred_wire::{ErrorBody, ErrorCode};
 
+use crate::socket::CLOSED;
+
 /// What went wrong, by what a caller can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -172,6 +174,15 @@ impl Error {
                     "the agent found belongs to uid {uid}, which this process does not trust: {list}"
                 ),
                 Some("when that is the sidecar's user, set JOBCRED_AGENT_UID to it"),
+                None,
+            ),
+            // Transient all the same: whoever shares the socket may be about to.
+            None if attempts.len() == 1 && attempts[0].found == CLOSED => Self::with(
+                ErrorKind::AgentGone,
+                format!("the jobcred agent's socket is closed to this user: {list}"),
+                Some(
+                    "share it with a group this user is in: JOBCRED_SOCKET_GROUP where the agent runs",
+                ),
                 None,
             ),
             None if attempts.len() == 1 => Self::with(

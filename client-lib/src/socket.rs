@@ -152,12 +152,15 @@ fn open(settings: &Settings, deadline: Instant) -> Result<UnixStream, Error> {
     Err(Error::no_agent(&attempts, foreign))
 }
 
+/// What is said of a socket that this user may not connect to.
+pub(crate) const CLOSED: &str = "not accessible to this user";
+
 /// What was found at a path, in words.
 pub(crate) fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "nothing there".to_owned(),
         io::ErrorKind::ConnectionRefused => "nobody listens".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::PermissionDenied => CLOSED.to_owned(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "too busy to answer".to_owned(),
         _ => error.to_string(),
     }

@@ -44,7 +44,7 @@ pub(super) struct Arguments {
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Options for every command")]
 pub(super) struct GlobalOptions {
-    /// Read the configuration from FILE
+    /// Read the configuration from FILE (`run`, `agent`, `explain`; the others take --socket or `JOBCRED_SOCKET`)
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace
@@ -191,7 +191,7 @@ pub(super) struct TokenOptions {
     /// The tenant that shall issue it
     #[arg(long, value_name = "ID")]
     pub(super) tenant_id: Option<String>,
-    /// Seconds the token must still live
+    /// Seconds the token should still live; where the platform has no longer one, the agent answers with less
     #[arg(long, value_name = "SECONDS")]
     pub(super) min_validity: Option<u64>,
     /// Print the token and nothing else

@@ -27,7 +27,7 @@ Exit codes:
   122      no place for the socket, or an agent already answers there (`agent`, `run --required`)
   123      no agent answers (`token`, `env`, `status`, `health`)
   124      not ready in time (`wait`)
-  125      a token or an answer was refused; the reason is on stderr
+  125      the agent answered with an error: refused, not to be had, not ready, or upstream is down
   126,127  COMMAND cannot be run, or is not found (as in shells)";
 
 #[cfg(test)]

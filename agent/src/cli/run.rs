@@ -50,8 +50,15 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
     let agent = match bound {
         Ok(place) => {
             let path = place.socket.path().display().to_string();
-            if let Some(selection) = &selection {
-                announce::start(selection, run.quiet);
+            match &selection {
+                Some(selection) => announce::start(selection, run.quiet),
+                None if run.quiet => {}
+                // Said at once, because COMMAND may end before there is an answer.
+                None => {
+                    say(
+                        "nothing in the environment names an identity; asking the metadata service",
+                    );
+                }
             }
             if let (Some(reason), false) = (&place.aside, run.quiet) {
                 say(&format!("{reason}: this run has its own agent at {path}"));

@@ -56,7 +56,7 @@ pub(super) fn report(error: &Error) -> i32 {
     }
     if let Some(id) = error.request_id() {
         say(&format!(
-            "the agent's log has more under request {}",
+            "the agent's log has more, at level info, under request {}",
             output::plain(id)
         ));
     }

@@ -233,7 +233,13 @@ pub(super) fn https_url(given: Given<'_>) -> Read<Url> {
 
 /// What the log's filter takes.
 pub(super) fn log_filter(given: Given<'_>) -> Read<String> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     let text = text(given)?;
+    // The filter's own reader takes any single word for the name of a module, and silence follows.
+    let is_word = text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_word && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text)) {
+        return wrong(text, "it is not a level");
+    }
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => wrong(text, "it is not a log filter"),

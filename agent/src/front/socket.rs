@@ -232,6 +232,7 @@ fn prepare_directory(dir: &Path, group: Option<u32>) -> Result<(), String> {
     }
     let metadata =
         fs::symlink_metadata(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let path = dir;
     let dir = dir.display();
     if !metadata.is_dir() {
         return Err(format!(
@@ -244,6 +245,20 @@ fn prepare_directory(dir: &Path, group: Option<u32>) -> Result<(), String> {
             "{dir} belongs to uid {}, not to us (uid {own}): somebody else could swap the socket; choose another place with JOBCRED_SOCKET",
             metadata.uid()
         ));
+    }
+    if let (Some(gid), true) = (group, metadata.uid() == own) {
+        let mode = metadata.mode() & 0o7777;
+        // Ours from a private start; now a group is to get through.
+        if mode == 0o700 {
+            std::os::unix::fs::lchown(path, None, Some(gid))
+                .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o750)))
+                .map_err(|error| format!("cannot open {dir} to group {gid}: {error}"))?;
+        } else if metadata.gid() != gid && mode & 0o001 == 0 {
+            return Err(format!(
+                "group {gid} cannot reach {dir} (mode {mode:04o}, group {}): give the directory to that group with mode 0750, or remove it",
+                metadata.gid()
+            ));
+        }
     }
     // Also for a volume that the platform made group-writable (fsGroup): its members could swap the socket, so the agent
     // wants a subdirectory of its own inside it.
@@ -389,6 +404,23 @@ mod tests {
         assert_eq!(mode(&options.path), 0o660);
         assert_eq!(mode(options.path.parent().unwrap()), 0o750);
         assert_eq!(fs::symlink_metadata(&options.path).unwrap().gid(), gid);
+    }
+
+    #[test]
+    fn a_directory_of_a_private_start_is_opened_to_the_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let private = place(&dir);
+        drop(BoundSocket::bind(&private).unwrap());
+        let parent = private.path.parent().unwrap();
+        assert_eq!(mode(parent), 0o700);
+        let gid = nix::unistd::getegid().as_raw();
+        let shared = SocketOptions {
+            group: Some(gid),
+            ..place(&dir)
+        };
+        let _bound = BoundSocket::bind(&shared).unwrap();
+        assert_eq!(mode(parent), 0o750);
+        assert_eq!(fs::symlink_metadata(parent).unwrap().gid(), gid);
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(super) fn azure_cli(configured: bool) -> Finding {
             code: reason::AZURE_CLI_UNAVAILABLE,
             message: "the strategy azure-cli is configured, but this version of jobcred cannot use the Azure CLI's login yet"
                 .to_owned(),
-            hint: "Configure `service-principal`, or `sandbox` where made-up tokens will do.".to_owned(),
+            hint: "Configure `service-principal`, or use `jobcred run --sandbox` where made-up tokens will do.".to_owned(),
         })
     } else {
         only_when_configured()

@@ -331,6 +331,12 @@ fn without_client_id(view: &View<'_>, strategy: Strategy, configured: bool) -> V
                     reason::ENDPOINT_IN_ENVIRONMENT,
                     format!("{variable} names an endpoint, and nothing names a client id."),
                 ),
+                // A configured strategy makes no probe.
+                _ if configured => (
+                    reason::IMDS_ANSWERED,
+                    "No endpoint is named in the environment, so IMDS is asked; it was not probed."
+                        .to_owned(),
+                ),
                 _ => (
                     reason::IMDS_ANSWERED,
                     "No endpoint is named in the environment, and IMDS answers.".to_owned(),
