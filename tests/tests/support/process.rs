@@ -16,6 +16,9 @@ use super::scan::Watch;
 /// How long the output of a process that was killed is waited for.
 const LEFT_BEHIND: Duration = Duration::from_secs(5);
 
+/// How often the arguments of a process in the middle of exec are looked at, a millisecond apart.
+const EXEC_LOOKS: u32 = 10_000;
+
 /// What a process wrote and how it ended.
 #[derive(Debug)]
 pub struct Output {
@@ -80,10 +83,23 @@ impl Process {
 
     /// Fails when the arguments of a process, which anybody may read, hold a secret.
     pub fn check_arguments(&self, pid: i32) {
-        // Gone already: then there is nothing to read.
-        if let Ok(arguments) = fs::read(format!("/proc/{pid}/cmdline")) {
-            self.watch.check("a command line", &arguments);
+        for _ in 0..EXEC_LOOKS {
+            // Gone already: then there is nothing to read.
+            let Ok(arguments) = fs::read(format!("/proc/{pid}/cmdline")) else {
+                return;
+            };
+            if !arguments.is_empty() {
+                self.watch.check("a command line", &arguments);
+                return;
+            }
+            // The kernel lets a parent go on in the middle of exec, when the new arguments are not to be read yet. They are
+            // also empty in a process that has ended and was not waited for.
+            if has_ended(pid) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
+        panic!("the arguments of process {pid} cannot be read");
     }
 
     /// Waits until standard error has this text.
@@ -133,6 +149,15 @@ impl Process {
                 .check(&format!("stdout of {}", self.name), &self.stdout.bytes());
         }
     }
+}
+
+/// Whether a process is only waiting to be waited for.
+fn has_ended(pid: i32) -> bool {
+    // The name in parentheses may hold anything, so the state is what comes after the last of them.
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    })
 }
 
 fn output(process: &Process, status: ExitStatus) -> Output {
