@@ -56,7 +56,8 @@ pub(super) struct GlobalOptions {
     /// Use this strategy instead of the one that would be chosen: see `jobcred explain`
     #[arg(long, global = true, value_name = "NAME")]
     pub(super) strategy: Option<String>,
-    /// Self-signed tokens, marked as worthless: for laptops, CI and demos. Always on a socket of its own
+    /// Self-signed tokens, marked as worthless: for laptops, CI and demos. `run` always gives them a socket of its own, `agent` too
+    /// where none is named
     #[arg(long, global = true, conflicts_with = "strategy")]
     pub(super) sandbox: bool,
 }
