@@ -1,10 +1,19 @@
 # What people and CI run. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-clients lint format bench clean
+.PHONY: help run build static test test-clients lint format bench clean
 
 # Everything is built before anything runs, and what can reach an identity endpoint runs where there is no route out.
 ISOLATED := tests/isolated
 PYTHON := .venv/bin/python
+
+# The binaries that are shipped. One static build serves the wheel, the archive and the container image: it starts on any
+# Linux of its architecture, whatever C library is there. With an explicit target the flags leave build scripts and
+# procedural macros alone, and the paths of the machine that built it stay out of the binaries.
+TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+STATIC := $(TARGET_DIR)/$(TRIPLE)/release
+STATIC_FLAGS := -C target-feature=+crt-static \
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/jobcred
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,6 +26,9 @@ run: ## build everything and run a small training job under `jobcred run --sandb
 
 build: ## the release binaries: target/release/jobcred and docker-credential-jobcred
 	cargo build --release
+
+static: ## the binaries that are shipped: statically linked, in target/<triple>/release
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo build --release --locked --target $(TRIPLE) --bins
 
 test: ## unit, scenario and end-to-end tests of every part
 	@tests/setup test
