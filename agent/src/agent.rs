@@ -18,7 +18,7 @@ use crate::front::native::{NativeApi, TokenService};
 use crate::front::reply::RequestIds;
 use crate::front::serve::{ConnectionLimits, serve};
 use crate::peer::Admission;
-use crate::platform::{Clock, Environment, Files};
+use crate::platform::{Clock, Environment, Files, Processes};
 use crate::policy::Policy;
 use crate::principal::Pin;
 use crate::registry::{EntraTokens, Registry};
@@ -187,7 +187,7 @@ impl Agent {
                 started_on: outside.clock.now(),
                 clock: outside.clock.clone(),
                 ids: RequestIds::new(),
-                callers: Callers::default(),
+                callers: Callers::new(Processes::system()),
             }),
             own_uid: outside.own_uid,
         }

@@ -72,12 +72,17 @@ impl Handle for NativeApi {
                 .with_hint("Share the socket: `socket_group`, and `allow_uids` where there are several users."),
             );
         }
-        self.callers.note(peer, self.clock.now());
         let path = parts.uri.path();
         let query = parts.uri.query().unwrap_or_default();
         let outcome = match (path, &parts.method) {
-            (jobcred_wire::TOKEN_PATH, &Method::GET) => self.token(id, query).await,
-            (jobcred_wire::REGISTRY_PATH, &Method::GET) => self.registry(id, query).await,
+            (jobcred_wire::TOKEN_PATH, &Method::GET) => {
+                self.callers.note(peer, self.clock.now());
+                self.token(id, query).await
+            }
+            (jobcred_wire::REGISTRY_PATH, &Method::GET) => {
+                self.callers.note(peer, self.clock.now());
+                self.registry(id, query).await
+            }
             (jobcred_wire::REGISTRY_PATH, &Method::DELETE) => self.forget_registry(id, query),
             (jobcred_wire::EXPLAIN_PATH, &Method::GET) => Ok(reply::json(id, &self.explain())),
             (jobcred_wire::STATUS_PATH, &Method::GET) => Ok(reply::json(id, &self.status())),

@@ -1,9 +1,11 @@
-//! Every touch of the outside that is not a connection: clock, environment, files. Real, or in memory for a test.
+//! Every touch of the outside that is not a connection: clock, environment, files, processes. Real, or in memory for a test.
 
 mod clock;
 mod environment;
 mod files;
+mod processes;
 
 pub use self::clock::{Clock, UnixTime};
 pub use self::environment::Environment;
 pub use self::files::Files;
+pub use self::processes::{ProcessFacts, Processes, StartTime};

@@ -1,5 +1,7 @@
 //! What an agent holds and how it fares: the answer to `GET /v1/status`. Holds no token and no secret.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{ErrorCode, PrincipalClaims};
@@ -27,7 +29,7 @@ pub struct Status {
     /// Seconds until the first of the tokens in use ends: how long an outage could last unnoticed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runway: Option<i64>,
-    /// Who asked, by uid and pid as the kernel tells them.
+    /// Who asked for tokens, by uid and pid as the kernel tells them.
     pub callers: Vec<CallerStatus>,
     /// The last thing that went wrong upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,10 +73,19 @@ pub struct CallerStatus {
     /// Its pid in the agent's pid namespace; absent where it is not visible there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// Requests it made.
+    /// Tokens and credentials it asked for.
     pub requests: u64,
     /// When it last asked, in unix seconds.
     pub last_seen_on: i64,
+    /// The name of its program, as the kernel keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its place in the training: variables of launchers (`RANK`, `LOCAL_RANK`, `OMPI_COMM_WORLD_RANK` ...) and their numbers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ranks: BTreeMap<String, String>,
+    /// Whether it is known to have ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// One failure upstream, fit for a reader outside the agent.
