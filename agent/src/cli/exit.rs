@@ -1,9 +1,13 @@
 //! Exit codes. They are part of the interface: scripts and schedulers act on them, so none ever changes its meaning.
 
+use jobcred_wire::ErrorCode;
+
 /// Everything went well. With `run`, COMMAND's own code comes through instead.
 pub const OK: i32 = 0;
 /// The command line or the configuration has a mistake.
 pub const USAGE: i32 = 2;
+/// The user's session behind the job has ended, and only the user can heal that: `token`, `wait`, `explain --probe`.
+pub const GRANT_ENDED: i32 = 119;
 /// jobcred itself failed.
 pub const INTERNAL: i32 = 120;
 /// No identity can be had here: `explain`, `agent`, or `run --required`.
@@ -17,11 +21,21 @@ pub const TIMED_OUT: i32 = 124;
 /// The agent, or the issuer asked by `explain --probe`, answered with an error; it is on stderr.
 pub const REFUSED: i32 = 125;
 
+/// The code for an error of this kind that an agent, or an issuer asked directly, answered with.
+#[must_use]
+pub fn of(kind: ErrorCode) -> i32 {
+    match kind {
+        ErrorCode::GrantEnded => GRANT_ENDED,
+        _ => REFUSED,
+    }
+}
+
 /// The same for `--help`. A test keeps it in step with the constants.
 pub const HELP: &str = "\
 Exit codes:
   0        success; `run` ends exactly as COMMAND did, by the same signal if a signal killed it
   2        a mistake in the command line or in the configuration; COMMAND was not started
+  119      the user's session that the job borrowed has ended: sign in and submit again (`token`, `wait`, `explain --probe`)
   120      jobcred itself failed
   121      no identity can be had here (`explain`, `agent`, `run --required`)
   122      no place for the socket, or an agent already answers there (`agent`, `run --required`)
@@ -37,6 +51,7 @@ mod tests {
         for code in [
             super::OK,
             super::USAGE,
+            super::GRANT_ENDED,
             super::INTERNAL,
             super::NO_IDENTITY,
             super::NO_SOCKET,

@@ -56,7 +56,7 @@ pub(super) fn explain(global: &GlobalOptions, options: &ExplainOptions) -> i32 {
             if let Some(hint) = error.hint() {
                 say(&plain(hint));
             }
-            exit::REFUSED
+            exit::of(error.kind())
         }
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn report(error: &Error) -> i32 {
 pub(super) fn code(kind: ErrorKind) -> i32 {
     match kind {
         ErrorKind::Invalid => exit::USAGE,
-        ErrorKind::Agent(_) => exit::REFUSED,
+        ErrorKind::Agent(code) => exit::of(code),
         _ => exit::NO_AGENT,
     }
 }

@@ -10,6 +10,7 @@ mod support;
 
 mod bad_requests;
 mod commands;
+mod grant;
 mod harness;
 mod kubernetes;
 mod registry;

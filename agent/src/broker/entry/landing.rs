@@ -17,6 +17,9 @@ use crate::token::AccessToken;
 const REMEMBER_REFUSAL: Duration = Duration::from_secs(30);
 /// How long a refusal is remembered that only another request can heal.
 const REMEMBER_MALFORMED: Duration = Duration::from_secs(10 * 60);
+/// How long it is remembered that a user's grant has ended. Nothing the job does heals that, and every try is one more
+/// failed sign-in of that user; a caller still finds out within minutes when a policy was changed back.
+const REMEMBER_ENDED: Duration = Duration::from_secs(5 * 60);
 /// How long an issuer's wish to be left alone holds for callers without a valid token.
 const MOST_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// How long it holds for the background without a valid token, and with one: half of the life left, up to an hour.
@@ -55,13 +58,15 @@ impl Entry {
         match &result {
             Ok(_) => {
                 self.refusal = None;
+                self.ended = None;
                 self.last_error = None;
             }
             Err(error) => {
                 self.failures += 1;
-                self.last_error = Some(upstream_error(error, now.wall));
-                // A challenge may be malformed, and is its caller's: its failure must not refuse the key to others.
-                if !had_claims {
+                self.last_error = Some(upstream_error(key, error, now.wall));
+                // A challenge may be malformed, and is its caller's: its failure must not refuse the key to others. That the
+                // grant has ended is nobody's fault and holds for all.
+                if !had_claims || error.kind() == ErrorCode::GrantEnded {
                     self.back_off(now, error, jitter);
                 }
             }
@@ -138,6 +143,24 @@ impl Entry {
             .max(MOST_RETRY_AFTER_WITHOUT);
         let pause = back_off(left, self.tries, jitter).max(asked.min(most));
         self.not_before = now.runtime + pause;
+        match error.kind() {
+            ErrorCode::GrantEnded => self.ended = Some(error.clone()),
+            // Trouble on the way says nothing of the grant.
+            ErrorCode::Transient | ErrorCode::Internal | ErrorCode::Unknown => {}
+            _ => self.ended = None,
+        }
+        if let Some(ended) = &self.ended {
+            let remember = if error.kind() == ErrorCode::GrantEnded {
+                REMEMBER_ENDED
+            } else {
+                REMEMBER_REFUSAL
+            };
+            self.refusal = Some(Refusal {
+                error: ended.clone(),
+                until: now.runtime + remember,
+            });
+            return;
+        }
         let remember = match error.kind() {
             ErrorCode::Transient | ErrorCode::Internal | ErrorCode::Unknown => {
                 asked.clamp(SHORTEST_PAUSE, MOST_RETRY_AFTER)
@@ -153,11 +176,18 @@ impl Entry {
 }
 
 /// What the status shows of a failure. Messages are made for readers outside; the cause stays in the log.
-pub(in crate::broker) fn upstream_error(error: &TokenError, at: UnixTime) -> UpstreamError {
+pub(in crate::broker) fn upstream_error(
+    key: &Key,
+    error: &TokenError,
+    at: UnixTime,
+) -> UpstreamError {
     UpstreamError {
         code: error.kind(),
         message: error.message().to_owned(),
         at: at.as_secs(),
+        hint: error.hint().map(str::to_owned),
+        issuer_code: error.issuer_code().map(str::to_owned),
+        resource: Some(key.subject().to_owned()),
     }
 }
 

@@ -6,7 +6,7 @@ mod plan;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobcred_wire::{TokenStatus, UpstreamError};
+use jobcred_wire::{DeclaredResource, ResourceState, TokenStatus, UpstreamError};
 use tokio::time::Instant;
 
 use super::flight::{Airborne, Flight};
@@ -71,6 +71,8 @@ pub(super) struct Entry {
     /// The end of the background's back-off.
     not_before: Instant,
     refusal: Option<Refusal>,
+    /// The user's grant has ended: only a caller's demand goes upstream, and rarely, until one brings a token again.
+    ended: Option<TokenError>,
     claims: Option<ClaimsTry>,
     hits: u64,
     fetches: u64,
@@ -111,6 +113,7 @@ impl Entry {
             tries: 0,
             not_before: now.runtime,
             refusal: None,
+            ended: None,
             claims: None,
             hits: 0,
             fetches: 0,
@@ -130,6 +133,11 @@ impl Entry {
     /// Whether it had a token once or is declared: no stranger.
     pub(super) fn is_known(&self) -> bool {
         self.is_declared || self.held.is_some()
+    }
+
+    /// Whether it has got a token before, valid or not.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
     }
 
     /// The token held, when it may be handed out.
@@ -245,7 +253,24 @@ impl Entry {
         }
     }
 
-    pub(super) fn status(&self, key: &Key) -> TokenStatus {
+    /// How it stands, for who waits for it.
+    pub(super) fn standing(&self, key: &Key, now: UnixTime) -> DeclaredResource {
+        let was_refused = self
+            .last_error
+            .as_ref()
+            .is_some_and(|error| error.code.is_final());
+        DeclaredResource {
+            resource: key.subject().to_owned(),
+            state: match self.valid(now) {
+                Some(_) => ResourceState::Ready,
+                None if was_refused => ResourceState::Refused,
+                None => ResourceState::Trying,
+            },
+            last_error: self.last_error.clone(),
+        }
+    }
+
+    pub(super) fn status(&self, key: &Key, now: UnixTime) -> TokenStatus {
         let token = self.held.as_ref().map(|held| &held.token);
         TokenStatus {
             kind: key.kind().to_owned(),
@@ -259,6 +284,10 @@ impl Entry {
             obtained_on: token.map(|token| token.obtained_on.as_secs()),
             expires_on: token.map(|token| token.expires_on().as_secs()),
             refresh_on: self.held.as_ref().map(|held| held.refresh_on.as_secs()),
+            declared: self.is_declared,
+            runway: self
+                .runway(now)
+                .map(|left| i64::try_from(left.as_secs()).unwrap_or(i64::MAX)),
             hits: self.hits,
             fetches: self.fetches,
             failures: self.failures,

@@ -29,6 +29,9 @@ impl Entry {
         if self.under_way().is_some() {
             return Plan::Wait(LONGEST_WAIT_WITHOUT);
         }
+        if self.ended.is_some() {
+            return self.plan_ended(now);
+        }
         let pause = self.not_before.saturating_duration_since(now.runtime);
         let wait = match &self.held {
             None if self.is_declared => self.wait_without(now, pause),
@@ -85,6 +88,16 @@ impl Entry {
             Plan::LetGo
         } else {
             Plan::Wait(kept.max(SHORTEST_PAUSE))
+        }
+    }
+
+    /// After the end of the user's grant the background asks nobody: the token held is served to its end, and then only a
+    /// caller's demand goes upstream.
+    fn plan_ended(&self, now: Moment) -> Plan {
+        match self.valid(now.wall) {
+            Some(token) => Plan::Wait(token.life_left(now.wall).max(SHORTEST_PAUSE)),
+            None if self.is_declared => Plan::Wait(LONGEST_WAIT_WITHOUT),
+            None => self.plan_unknown(now),
         }
     }
 

@@ -95,7 +95,7 @@ async fn renewals_that_fail_back_off_and_recover() {
 async fn a_permanent_refusal_is_no_loop_and_not_for_ever() {
     for (error, pause) in [
         (rejected(), 30),
-        (TokenError::new(ErrorCode::GrantEnded, "over"), 30),
+        (TokenError::new(ErrorCode::GrantEnded, "over"), 300),
         (TokenError::new(ErrorCode::Unavailable, "no endpoint"), 30),
         (rejected().malformed(), 600),
         (TokenError::new(ErrorCode::InvalidRequest, "what"), 600),

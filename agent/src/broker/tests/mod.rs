@@ -5,6 +5,7 @@ mod claims;
 mod clock;
 mod failure;
 mod flood;
+mod grant;
 mod renewal;
 mod single_flight;
 
