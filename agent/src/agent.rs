@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::unix::net::UnixListener as StdListener;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ use crate::front::callers::Callers;
 use crate::front::native::{NativeApi, TokenService};
 use crate::front::reply::RequestIds;
 use crate::front::serve::{ConnectionLimits, serve};
+use crate::journal::{Event, Journal};
 use crate::peer::Admission;
 use crate::platform::{Clock, Environment, Files, Processes};
 use crate::policy::Policy;
-use crate::principal::Pin;
+use crate::principal::{Pin, Pinned};
 use crate::registry::{EntraTokens, Registry};
 use crate::resource::Resource;
 use crate::source::{Source, SourceRequest};
@@ -43,6 +45,10 @@ pub struct Outside {
     pub clock: Clock,
     /// The agent's effective uid.
     pub own_uid: u32,
+    /// How often this job's agent was started again before.
+    pub restarts: u32,
+    /// Where what happens is written down for after the job.
+    pub journal: Journal,
 }
 
 /// An agent ready to answer. It holds no socket: listeners are given to [`Agent::run`].
@@ -100,7 +106,7 @@ fn way_out(config: &Config, outside: &Outside) -> Result<Arc<Transport>, StartEr
         outside.clock.clone(),
     );
     Transport::new(setup)
-        .map(Arc::new)
+        .map(|transport| Arc::new(transport.with_journal(outside.journal.clone())))
         .map_err(|error| StartError {
             code: reason::NO_WAY_OUT,
             message: error.to_string(),
@@ -188,6 +194,10 @@ impl Agent {
                 clock: outside.clock.clone(),
                 ids: RequestIds::new(),
                 callers: Callers::new(Processes::system()),
+                transport: transport.cloned(),
+                denials: AtomicU64::new(0),
+                restarts: outside.restarts,
+                journal: outside.journal.clone(),
             }),
             own_uid: outside.own_uid,
         }
@@ -244,11 +254,16 @@ fn token_service(
             )
         }),
         settings: Arc::clone(&settings),
+        journal: outside.journal.clone(),
+        principal_is_told: AtomicBool::new(false),
     };
     let broker = Broker::new(
         Arc::new(fetcher),
         outside.clock.clone(),
-        BrokerOptions::default(),
+        BrokerOptions {
+            journal: outside.journal.clone(),
+            ..BrokerOptions::default()
+        },
     );
     // Set once, here: the broker is what the exchange takes its Entra tokens from.
     let _ = tokens.broker.set(Arc::downgrade(&broker));
@@ -287,6 +302,8 @@ struct Fetcher {
     /// `None` in the sandbox, whose own issuer stands in for registries.
     registry: Option<Registry>,
     settings: Arc<Config>,
+    journal: Journal,
+    principal_is_told: AtomicBool,
 }
 
 impl Fetcher {
@@ -305,6 +322,12 @@ impl Fetcher {
         };
         let token = self.source.fetch(&request).await?;
         self.pin.check(identity, tenant, &token)?;
+        if *identity == Identity::Job
+            && let Some(Pinned::Known(principal)) = self.pin.pinned(identity)
+            && !self.principal_is_told.swap(true, Ordering::Relaxed)
+        {
+            self.journal.note(&Event::Principal(&principal.to_wire()));
+        }
         Ok(token)
     }
 }

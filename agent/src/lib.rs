@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod front;
+pub mod journal;
 pub mod peer;
 pub mod platform;
 pub mod policy;

@@ -13,8 +13,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout};
 use tracing::Instrument;
 
-use super::{Broker, CachedToken, Fetch, Key, State};
+use super::{Broker, CachedToken, Fetch, Key, RECENT_ERRORS, State};
 use crate::error::TokenError;
+use crate::journal::Event;
 use crate::token::AccessToken;
 
 /// How a fetch ended, for everyone who waited.
@@ -155,6 +156,7 @@ impl Broker {
             };
         }
         let entry = state.store.entry(key, now);
+        let is_renewal = entry.is_held();
         let landing = entry.land(key, now, result, jitter, had_claims);
         let left = entry.valid(now.wall).map(|token| token.life_left(now.wall));
         match &landing.result {
@@ -162,11 +164,29 @@ impl Broker {
             Ok(_) => {}
             Err(error) => {
                 state.counters.count_failure(error.kind());
-                state.last_upstream_error = Some(super::entry::upstream_error(error, now.wall));
+                if state.recent_errors.len() >= RECENT_ERRORS {
+                    state.recent_errors.pop_front();
+                }
+                let error = super::entry::upstream_error(key, error, now.wall);
+                state.recent_errors.push_back(error);
             }
         }
         drop(state);
+        self.landed.notify_waiters();
         report(key, &landing, left);
+        self.options.journal.note(&match &landing.result {
+            Ok(token) => Event::Token {
+                key,
+                expires_on: token.expires_on(),
+                is_renewal,
+                is_unchanged: landing.is_unchanged,
+            },
+            Err(error) => Event::Failure {
+                key,
+                error,
+                life_left: left.unwrap_or_default().as_secs(),
+            },
+        });
         landing
     }
 }

@@ -32,12 +32,14 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jobcred_wire::{ErrorCode, TokenStatus, UpstreamError};
+use jobcred_wire::{DeclaredResource, ErrorCode, TokenStatus, UpstreamError};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
@@ -50,6 +52,7 @@ pub use self::key::Key;
 pub use self::refresh::Freshness;
 use self::store::Store;
 use crate::error::TokenError;
+use crate::journal::Journal;
 use crate::platform::Clock;
 use crate::token::AccessToken;
 
@@ -59,6 +62,9 @@ const MOST_ROUNDS: u32 = 3;
 
 /// How long a caller that could do with the token held waits for a newer one.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many of the last errors upstream are kept.
+pub const RECENT_ERRORS: usize = 8;
 
 /// Gets what a key stands for from upstream. The broker calls it in a task of its own, one call per key at a time.
 #[async_trait]
@@ -89,6 +95,8 @@ pub struct BrokerOptions {
     pub fetch_bound: Duration,
     /// Where jitter comes from: a fraction in 65536ths.
     pub jitter: fn() -> u16,
+    /// Where what happens is written down.
+    pub journal: Journal,
 }
 
 impl Default for BrokerOptions {
@@ -98,6 +106,7 @@ impl Default for BrokerOptions {
             max_in_flight: 256,
             fetch_bound: Duration::from_secs(120),
             jitter: random,
+            journal: Journal::default(),
         }
     }
 }
@@ -114,6 +123,8 @@ pub struct Broker {
     permits: Arc<Semaphore>,
     /// Wakes the scheduler. Apart from the broker, so that a waiting scheduler does not keep it alive.
     wake: Arc<Notify>,
+    /// Wakes who waits for any fetch to end, whatever its key.
+    landed: Notify,
     scheduler: AbortHandle,
 }
 
@@ -121,7 +132,8 @@ pub struct Broker {
 struct State {
     store: Store,
     counters: Counters,
-    last_upstream_error: Option<UpstreamError>,
+    /// The last things that went wrong upstream, oldest first; at most [`RECENT_ERRORS`].
+    recent_errors: VecDeque<UpstreamError>,
     /// After a shutdown nothing is stored or started any more.
     is_closed: bool,
 }
@@ -141,12 +153,13 @@ impl Broker {
                 state: Mutex::new(State {
                     store: Store::new(options.capacity.max(options.max_in_flight + 1)),
                     counters: Counters::default(),
-                    last_upstream_error: None,
+                    recent_errors: VecDeque::new(),
                     is_closed: false,
                 }),
                 permits: Arc::new(Semaphore::new(options.max_in_flight)),
                 options,
                 wake,
+                landed: Notify::new(),
                 scheduler: tokio::spawn(task).abort_handle(),
             }
         })
@@ -230,12 +243,13 @@ impl Broker {
     /// Every entry without its secret, ordered by key.
     #[must_use]
     pub fn status(&self) -> Vec<TokenStatus> {
+        let now = self.now().wall;
         let state = self.lock();
         let mut entries: Vec<_> = state.store.iter().collect();
         entries.sort_by_key(|(key, _)| *key);
         entries
             .into_iter()
-            .map(|(key, entry)| entry.status(key))
+            .map(|(key, entry)| entry.status(key, now))
             .collect()
     }
 
@@ -261,7 +275,35 @@ impl Broker {
     /// The last thing that went wrong upstream, also after it has healed.
     #[must_use]
     pub fn last_upstream_error(&self) -> Option<UpstreamError> {
-        self.lock().last_upstream_error.clone()
+        self.lock().recent_errors.back().cloned()
+    }
+
+    /// The last few things that went wrong upstream, oldest first, also after they have healed.
+    #[must_use]
+    pub fn recent_errors(&self) -> Vec<UpstreamError> {
+        self.lock().recent_errors.iter().cloned().collect()
+    }
+
+    /// How each declared resource stands, ordered by key.
+    #[must_use]
+    pub fn declared(&self) -> Vec<DeclaredResource> {
+        let now = self.now().wall;
+        let state = self.lock();
+        let mut declared: Vec<_> = state
+            .store
+            .iter()
+            .filter(|(_, entry)| entry.is_declared())
+            .collect();
+        declared.sort_by_key(|(key, _)| *key);
+        declared
+            .into_iter()
+            .map(|(key, entry)| entry.standing(key, now))
+            .collect()
+    }
+
+    /// Resolves when the next fetch ends, whatever its key. One that ends after this was called is not missed.
+    pub fn landing(&self) -> Notified<'_> {
+        self.landed.notified()
     }
 
     /// What happened so far, for metrics.
@@ -281,6 +323,7 @@ impl Broker {
         for (_, entry) in store {
             entry.abort();
         }
+        self.landed.notify_waiters();
     }
 
     /// Decides what a caller gets now: a token, an error, or a flight to wait for.

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::arguments::GlobalOptions;
 use crate::agent::Outside;
 use crate::config::{Config, ConfigFile, FILE_VARIABLE, MAX_FILE_BYTES, Override};
+use crate::journal::Journal;
 use crate::platform::{Clock, Environment, Files};
 use crate::strategy::Strategy;
 use crate::supervisor::ConfigText;
@@ -71,6 +72,8 @@ fn outside() -> Outside {
         files: Files::system(),
         clock: Clock::system(),
         own_uid: nix::unistd::geteuid().as_raw(),
+        restarts: 0,
+        journal: Journal::default(),
     }
 }
 

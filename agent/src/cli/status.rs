@@ -36,7 +36,7 @@ fn render(status: &Status, now: i64) -> String {
                 "{}, pid {}, up {}",
                 plain(&status.version),
                 status.pid,
-                span(now - status.started_on)
+                span(now.saturating_sub(status.started_on))
             ),
         ),
         ("strategy", plain(&status.strategy)),
@@ -47,20 +47,36 @@ fn render(status: &Status, now: i64) -> String {
     }
     rows.push((
         "ready",
-        if status.ready {
-            "yes"
-        } else {
-            "no: a declared token is missing"
+        match (
+            status.ready,
+            status.tokens.iter().any(|token| token.declared),
+        ) {
+            (true, true) => "yes: every declared token is there",
+            (true, false) => "yes: no token is declared, so none is waited for",
+            (false, _) => "no: a declared token is missing",
         }
         .to_owned(),
     ));
     if let Some(seconds) = status.runway {
         rows.push((
             "runway",
-            format!("{}: so long an outage would go unnoticed", span(seconds)),
+            if seconds > 0 {
+                format!("{}: so long an outage would go unnoticed", span(seconds))
+            } else {
+                "none: a declared token is missing".to_owned()
+            },
         ));
     }
-    rows.push(("callers", status.callers.len().to_string()));
+    rows.push(("callers", callers(status)));
+    for (name, count) in [
+        ("throttled", status.throttles),
+        ("denied", status.denials),
+        ("restarts", u64::from(status.restarts)),
+    ] {
+        if count > 0 {
+            rows.push((name, format!("{count} {}", times(count))));
+        }
+    }
     if let Some(error) = &status.last_upstream_error {
         rows.push(("last error", failure(error, now)));
     }
@@ -81,20 +97,23 @@ fn entry(token: &TokenStatus, now: i64) -> String {
     let until = |time: Option<i64>| match time {
         None => "not yet got".to_owned(),
         Some(time) if time <= now => "ended".to_owned(),
-        Some(time) => span(time - now),
+        Some(time) => span(time.saturating_sub(now)),
     };
     let mut rows = vec![
         ("  as", plain(&token.identity)),
         ("  life left", until(token.expires_on)),
     ];
     if let Some(time) = token.refresh_on {
-        rows.push(("  renewed in", span(time - now)));
+        rows.push(("  renewed in", span(time.saturating_sub(now))));
     }
     rows.push((
         "  answered",
         format!(
-            "{} from memory; {} fetches, {} failed",
-            token.hits, token.fetches, token.failures
+            "{} {} from memory; {} fetched, {} failed",
+            token.hits,
+            times(token.hits),
+            token.fetches.saturating_sub(token.failures),
+            token.failures
         ),
     ));
     if let Some(error) = &token.last_error {
@@ -103,10 +122,27 @@ fn entry(token: &TokenStatus, now: i64) -> String {
     aligned(&rows)
 }
 
+fn times(count: u64) -> &'static str {
+    if count == 1 { "time" } else { "times" }
+}
+
+/// How many, and the ranks among them: who looks for the one that asks too often finds it with `top`.
+fn callers(status: &Status) -> String {
+    let ranks = status
+        .callers
+        .iter()
+        .filter(|caller| !caller.ranks.is_empty())
+        .count();
+    match (status.callers.len(), ranks) {
+        (all, 0) => all.to_string(),
+        (all, ranks) => format!("{all}, {ranks} of them with a rank; see `jobcred top`"),
+    }
+}
+
 fn failure(error: &UpstreamError, now: i64) -> String {
     format!(
         "{} ago: {} ({})",
-        span(now - error.at),
+        span(now.saturating_sub(error.at)),
         plain(&error.message),
         error.code
     )
@@ -138,6 +174,9 @@ mod tests {
                     code: ErrorCode::Transient,
                     message: "busy\u{1b}[2J".to_owned(),
                     at: 1_000,
+                    hint: None,
+                    issuer_code: None,
+                    resource: None,
                 }),
                 ..TokenStatus::default()
             }],
@@ -149,7 +188,7 @@ mod tests {
             "runway    2 h 1 min: ",
             "token https://storage.azure.com\n",
             "  life left   2 h 1 min\n",
-            "3 from memory; 1 fetches, 0 failed",
+            "3 times from memory; 1 fetched, 0 failed",
             "1 min ago: busy [2J (transient)",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

@@ -176,6 +176,7 @@ mod tests {
     use crate::agent::Outside;
     use crate::cli::setup::Setup;
     use crate::config::Config;
+    use crate::journal::Journal;
     use crate::platform::{Clock, Environment, Files};
     use crate::strategy::{ProbeResult, Strategy, reason};
     use crate::supervisor::{Given, Record};
@@ -219,6 +220,8 @@ mod tests {
                     files: Files::under(self.root.path()),
                     clock: Clock::system(),
                     own_uid: 0,
+                    restarts: 0,
+                    journal: Journal::default(),
                 },
                 file: None,
             };

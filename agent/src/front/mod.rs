@@ -3,6 +3,7 @@
 pub mod callers;
 pub mod metrics;
 pub mod native;
+mod readiness;
 pub mod reply;
 pub mod serve;
 pub mod socket;

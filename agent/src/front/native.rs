@@ -1,6 +1,7 @@
 //! The jobcred API: routes, and what each of them answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -10,16 +11,19 @@ use jobcred_wire::{
 
 use super::callers::Callers;
 use super::metrics;
+use super::readiness;
 use super::reply::{self, Reply, RequestId, RequestIds};
 use super::serve::Handle;
 use crate::broker::{Broker, Want};
 use crate::config::Config;
 use crate::error::TokenError;
+use crate::journal::{Event, Journal};
 use crate::peer::{Admission, Peer};
 use crate::platform::{Clock, UnixTime};
 use crate::policy::{AuthorizedRequest, Decision, Policy};
 use crate::principal::{Pin, Pinned};
 use crate::token::Identity;
+use crate::transport::Transport;
 
 /// What the agent answers with: tokens, or the one reason why there are none.
 #[derive(Debug)]
@@ -40,6 +44,14 @@ pub struct NativeApi {
     pub ids: RequestIds,
     /// Who asked.
     pub callers: Callers,
+    /// The way out, where there is one, for what it has counted.
+    pub transport: Option<Arc<Transport>>,
+    /// Requests that were denied.
+    pub denials: AtomicU64,
+    /// How often this job's agent was started again before.
+    pub restarts: u32,
+    /// Where denials are written down.
+    pub journal: Journal,
 }
 
 /// Policy, broker and pin of a chosen strategy.
@@ -63,14 +75,15 @@ impl Handle for NativeApi {
         let (parts, _body) = request.into_parts();
         if !self.admission.admits(&peer) {
             tracing::warn!(request.id = %id, %peer, "a caller that may not ask is turned away");
-            return reply::refuse(
-                id,
-                &TokenError::new(
-                    ErrorCode::Denied,
-                    format!("uid {} may not ask this agent", peer.uid),
-                )
-                .with_hint("Share the socket: `socket_group`, and `allow_uids` where there are several users."),
+            let error = TokenError::new(
+                ErrorCode::Denied,
+                format!("uid {} may not ask this agent", peer.uid),
+            )
+            .with_hint(
+                "Share the socket: `socket_group`, and `allow_uids` where there are several users.",
             );
+            self.count_denial(peer, &error);
+            return reply::refuse(id, &error);
         }
         let path = parts.uri.path();
         let query = parts.uri.query().unwrap_or_default();
@@ -89,7 +102,10 @@ impl Handle for NativeApi {
             (jobcred_wire::HEALTH_PATH, &Method::GET) => {
                 Ok(reply::json(id, &serde_json::json!({"status": "ok"})))
             }
-            (jobcred_wire::READY_PATH, &Method::GET) => self.ready(id),
+            (jobcred_wire::READY_PATH, &Method::GET) => match self.service() {
+                Ok(service) => Ok(readiness::answer(id, &service.broker, query).await),
+                Err(error) => Err(error),
+            },
             (jobcred_wire::METRICS_PATH, &Method::GET) => Ok(reply::text(
                 id,
                 metrics::render(&self.status(), self.clock.now()),
@@ -107,6 +123,9 @@ impl Handle for NativeApi {
                     issuer.code = error.issuer_code(), cause = reply::causes(&error),
                     "refused"
                 );
+                if error.kind() == ErrorCode::Denied {
+                    self.count_denial(peer, &error);
+                }
                 reply::refuse(id, &error)
             }
         }
@@ -150,19 +169,6 @@ impl NativeApi {
         Ok(reply::no_content(id))
     }
 
-    fn ready(&self, id: RequestId) -> Result<Reply, TokenError> {
-        let service = self.service()?;
-        if service.broker.ready() {
-            return Ok(reply::json(id, &serde_json::json!({"status": "ready"})));
-        }
-        let mut error =
-            TokenError::new(ErrorCode::Transient, "not every declared token exists yet");
-        if let Some(last) = service.broker.last_upstream_error() {
-            error = error.with_hint(format!("The last error upstream: {}", last.message));
-        }
-        Err(error)
-    }
-
     fn explain(&self) -> Explanation {
         let mut explanation = self.explanation.clone();
         explanation.principal = self.principal();
@@ -188,6 +194,12 @@ impl NativeApi {
             started_on: self.started_on.as_secs(),
             principal: self.principal(),
             callers: self.callers.list(),
+            throttles: self
+                .transport
+                .as_ref()
+                .map_or(0, |transport| transport.throttles()),
+            denials: self.denials.load(Ordering::Relaxed),
+            restarts: self.restarts,
             ..Status::default()
         };
         if let Ok(service) = &self.service {
@@ -197,9 +209,25 @@ impl NativeApi {
                 .broker
                 .runway()
                 .map(|left| i64::try_from(left.as_secs()).unwrap_or(i64::MAX));
+            status.failures = service
+                .broker
+                .counters()
+                .failures()
+                .map(|(kind, count)| (kind.to_string(), count))
+                .collect();
             status.last_upstream_error = service.broker.last_upstream_error();
+            status.recent_errors = service.broker.recent_errors();
         }
         status
+    }
+
+    fn count_denial(&self, peer: Peer, error: &TokenError) {
+        self.denials.fetch_add(1, Ordering::Relaxed);
+        self.journal.note(&Event::Denied {
+            uid: peer.uid,
+            pid: peer.pid,
+            error,
+        });
     }
 
     fn service(&self) -> Result<&TokenService, TokenError> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
-use jobcred_wire::{ErrorBody, ErrorCode, ErrorDetail};
+use jobcred_wire::{DeclaredResource, ErrorBody, ErrorCode, ErrorDetail, Readiness};
 use serde::Serialize;
 
 use crate::error::TokenError;
@@ -120,21 +120,47 @@ pub fn refuse(id: RequestId, error: &TokenError) -> Reply {
 /// The same with a status of its own, for a path or a method that does not exist.
 #[must_use]
 pub fn refuse_with(status: StatusCode, id: RequestId, error: &TokenError) -> Reply {
-    // Rounded up: a client that waits a whole second less comes back too early.
-    let retry_after = error
-        .retry_after()
-        .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
-        .or_else(|| error.is_transient().then_some(DEFAULT_RETRY_AFTER));
-    let body = ErrorBody {
-        error: ErrorDetail {
-            code: error.kind(),
-            message: error.message().to_owned(),
-            hint: error.hint().map(str::to_owned),
-            retry_after,
-            request_id: id.to_string(),
-        },
+    let error = detail(id, error);
+    let retry_after = error.retry_after;
+    refusal(status, id, retry_after, &ErrorBody { error })
+}
+
+/// The answer to `error` of an agent that is not ready, with how each declared resource stands.
+#[must_use]
+pub fn not_ready(id: RequestId, error: &TokenError, resources: Vec<DeclaredResource>) -> Reply {
+    let status =
+        StatusCode::from_u16(error.kind().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let error = detail(id, error);
+    let retry_after = error.retry_after;
+    let body = Readiness {
+        status: None,
+        error: Some(error),
+        resources,
     };
-    let body = serde_json::to_vec(&body).unwrap_or_default();
+    refusal(status, id, retry_after, &body)
+}
+
+fn detail(id: RequestId, error: &TokenError) -> ErrorDetail {
+    ErrorDetail {
+        code: error.kind(),
+        message: error.message().to_owned(),
+        hint: error.hint().map(str::to_owned),
+        // Rounded up: a client that waits a whole second less comes back too early.
+        retry_after: error
+            .retry_after()
+            .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+            .or_else(|| error.is_transient().then_some(DEFAULT_RETRY_AFTER)),
+        request_id: id.to_string(),
+    }
+}
+
+fn refusal<T: Serialize>(
+    status: StatusCode,
+    id: RequestId,
+    retry_after: Option<u64>,
+    body: &T,
+) -> Reply {
+    let body = serde_json::to_vec(body).unwrap_or_default();
     let mut reply = reply(status, id, "application/json", body.into());
     if let Some(seconds) = retry_after {
         reply.headers_mut().insert(RETRY_AFTER, seconds.into());

@@ -17,8 +17,12 @@ mod tests;
 mod tls;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
+
+use crate::journal::{Event, Journal};
 use crate::platform::{Clock, Environment, Files};
 
 pub use self::error::{FailureKind, TransportError, TransportSetupError};
@@ -78,6 +82,9 @@ pub struct Transport {
     proxy: Proxy,
     gates: Gates,
     clock: Clock,
+    /// Answers that said "too many requests".
+    throttles: AtomicU64,
+    journal: Journal,
 }
 
 impl Transport {
@@ -88,18 +95,42 @@ impl Transport {
             proxy: Proxy::new(config.https_proxy.as_deref(), config.no_proxy.as_deref()),
             gates: Gates::default(),
             clock: config.clock,
+            throttles: AtomicU64::new(0),
+            journal: Journal::default(),
         })
+    }
+
+    /// The same, with a place where it is written down that an endpoint had too many requests.
+    #[must_use]
+    pub fn with_journal(self, journal: Journal) -> Self {
+        Self { journal, ..self }
+    }
+
+    /// Answers so far that said "too many requests" (429).
+    #[must_use]
+    pub fn throttles(&self) -> u64 {
+        self.throttles.load(Ordering::Relaxed)
     }
 
     /// Sends one request once. A redirect is an error; any other status is an answer.
     ///
     /// Dropping the future closes the connection.
     pub async fn send(&self, request: &Request) -> Result<Response, TransportError> {
-        if request.route() == Route::Direct {
-            let _entry = self.gates.enter(request.url()).await;
-            return self.exchange(request).await;
+        let _entry = match request.route() {
+            Route::Direct => self.gates.enter(request.url()).await,
+            _ => None,
+        };
+        let result = self.exchange(request).await;
+        if let Ok(response) = &result
+            && response.status() == StatusCode::TOO_MANY_REQUESTS
+        {
+            self.throttles.fetch_add(1, Ordering::Relaxed);
+            self.journal.note(&Event::Throttled {
+                endpoint: &request.endpoint().to_string(),
+                retry_after: response.retry_after().map(|wait| wait.as_secs()),
+            });
         }
-        self.exchange(request).await
+        result
     }
 
     /// Sends a request as often as `policy` says, each attempt within the request's limits and all of them within the

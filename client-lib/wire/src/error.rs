@@ -44,6 +44,19 @@ impl ErrorCode {
         }
     }
 
+    /// Whether waiting does not heal it: the request, a setting, a role or the user has to change first.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(
+            self,
+            Self::InvalidRequest
+                | Self::Denied
+                | Self::Unavailable
+                | Self::Rejected
+                | Self::GrantEnded
+        )
+    }
+
     /// The HTTP status this kind is sent with.
     #[must_use]
     pub fn status(self) -> u16 {

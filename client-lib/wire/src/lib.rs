@@ -7,6 +7,7 @@
 mod error;
 mod explain;
 mod login_server;
+mod readiness;
 mod request;
 mod response;
 mod secret;
@@ -19,6 +20,7 @@ pub use crate::login_server::{
     ListedHost, LoginServer, LoginServerError, MAX_ADDRESS_BYTES, REGISTRY_SUFFIXES,
     RegistryAddress,
 };
+pub use crate::readiness::{DeclaredResource, Readiness, ResourceState};
 pub use crate::request::{NamedIdentity, RegistryRequest, RequestError, Target, TokenRequest};
 pub use crate::response::{RegistryResponse, TokenResponse};
 pub use crate::secret::Secret;

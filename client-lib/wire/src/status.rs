@@ -29,11 +29,26 @@ pub struct Status {
     /// Seconds until the first of the tokens in use ends: how long an outage could last unnoticed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runway: Option<i64>,
+    /// Fetches that failed since the start, by kind; kinds that never happened are absent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures: BTreeMap<String, u64>,
     /// Who asked for tokens, by uid and pid as the kernel tells them.
     pub callers: Vec<CallerStatus>,
     /// The last thing that went wrong upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_upstream_error: Option<UpstreamError>,
+    /// The last few things that went wrong upstream, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent_errors: Vec<UpstreamError>,
+    /// Answers of upstream that said "too many requests" (429).
+    #[serde(default)]
+    pub throttles: u64,
+    /// Requests that were denied, by policy or because of who asked.
+    #[serde(default)]
+    pub denials: u64,
+    /// How often this job's agent was started again after it had died.
+    #[serde(default)]
+    pub restarts: u32,
 }
 
 /// One token or registry credential held, without its secret.
@@ -54,6 +69,13 @@ pub struct TokenStatus {
     /// When the agent means to renew it, in unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_on: Option<i64>,
+    /// Whether the configuration declares it: then it is always kept fresh.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub declared: bool,
+    /// Seconds that an outage could last before a caller notices: the life left of a token in use, zero for a declared one
+    /// that is missing, absent for one that nobody asks for any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runway: Option<i64>,
     /// Answers given from memory.
     pub hits: u64,
     /// Fetches begun upstream.
@@ -97,4 +119,13 @@ pub struct UpstreamError {
     pub message: String,
     /// When, in unix seconds.
     pub at: i64,
+    /// What a person can do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The issuer's own code, for example `AADSTS70021`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_code: Option<String>,
+    /// The resource, or the login server, that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
 }

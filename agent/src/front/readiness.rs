@@ -1,0 +1,161 @@
+//! `/readyz`: whether every declared token exists, and which does not and why.
+
+use std::time::Duration;
+
+use jobcred_wire::{DeclaredResource, ErrorCode, Readiness, ResourceState};
+use tokio::time::{Instant, timeout_at};
+
+use super::reply::{self, Reply, RequestId};
+use crate::broker::Broker;
+use crate::error::TokenError;
+
+/// The longest a request may wait for readiness.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How many resources a message names.
+const MOST_NAMED: usize = 3;
+
+/// Answers once every declared token exists or one is refused for good, and after the time that `query` allows at the
+/// latest; without one at once.
+pub(super) async fn answer(id: RequestId, broker: &Broker, query: &str) -> Reply {
+    let wait = match wait(query) {
+        Ok(wait) => wait,
+        Err(error) => return reply::refuse(id, &error),
+    };
+    let deadline = Instant::now() + wait;
+    loop {
+        // Before the look: a fetch that ends in between is not missed.
+        let landing = broker.landing();
+        let resources = broker.declared();
+        if broker.ready() {
+            let ready = Readiness {
+                status: Some("ready".to_owned()),
+                error: None,
+                resources,
+            };
+            return reply::json(id, &ready);
+        }
+        let error = missing(&resources);
+        // With nothing declared only an agent that is ending is not ready.
+        let is_settled = error.kind().is_final() || resources.is_empty();
+        if is_settled || timeout_at(deadline, landing).await.is_err() {
+            return reply::not_ready(id, &error, resources);
+        }
+    }
+}
+
+fn wait(query: &str) -> Result<Duration, TokenError> {
+    let Some(text) = query.split('&').find_map(|pair| pair.strip_prefix("wait=")) else {
+        return Ok(Duration::ZERO);
+    };
+    // `u64::from_str` takes a sign; a number of seconds has none.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse().map(Duration::from_secs) {
+        Ok(wait) if digits && wait <= LONGEST_WAIT => Ok(wait),
+        _ => Err(TokenError::new(
+            ErrorCode::InvalidRequest,
+            format!(
+                "`wait` is no number of seconds up to {}",
+                LONGEST_WAIT.as_secs()
+            ),
+        )),
+    }
+}
+
+/// Why it is not ready: what was refused for good, else what is still tried.
+fn missing(resources: &[DeclaredResource]) -> TokenError {
+    let of = |state: ResourceState| -> Vec<&DeclaredResource> {
+        resources
+            .iter()
+            .filter(|resource| resource.state == state)
+            .collect()
+    };
+    let refused = of(ResourceState::Refused);
+    let (verb, rest) = if refused.is_empty() {
+        ("is not there yet", of(ResourceState::Trying))
+    } else {
+        ("was refused", refused)
+    };
+    let mut reasons: Vec<String> = rest
+        .iter()
+        .take(MOST_NAMED)
+        .map(|resource| match &resource.last_error {
+            Some(error) => format!("{} {verb}: {}", resource.resource, error.message),
+            None => format!("{} {verb}", resource.resource),
+        })
+        .collect();
+    if rest.len() > MOST_NAMED {
+        reasons.push(format!("and {} more", rest.len() - MOST_NAMED));
+    }
+    let first = rest
+        .iter()
+        .find_map(|resource| resource.last_error.as_ref());
+    let code = first
+        .map(|error| error.code)
+        .filter(|code| code.is_final())
+        .unwrap_or(ErrorCode::Transient);
+    let message = if reasons.is_empty() {
+        "the agent is ending".to_owned()
+    } else {
+        reasons.join("; ")
+    };
+    let error = TokenError::new(code, message);
+    match first.and_then(|error| error.hint.clone()) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jobcred_wire::{DeclaredResource, ErrorCode, ResourceState, UpstreamError};
+
+    use super::{missing, wait};
+
+    fn resource(name: &str, state: ResourceState, code: Option<ErrorCode>) -> DeclaredResource {
+        DeclaredResource {
+            resource: name.to_owned(),
+            state,
+            last_error: code.map(|code| UpstreamError {
+                code,
+                message: format!("{name} says {code}"),
+                at: 0,
+                hint: Some(format!("look at {name}")),
+                issuer_code: None,
+                resource: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_refusal_comes_before_what_is_still_tried() {
+        let trying = resource("a", ResourceState::Trying, Some(ErrorCode::Transient));
+        let refused = resource("b", ResourceState::Refused, Some(ErrorCode::Rejected));
+        let ready = resource("c", ResourceState::Ready, None);
+        let error = missing(&[trying.clone(), refused, ready.clone()]);
+        assert_eq!(error.kind(), ErrorCode::Rejected);
+        assert_eq!(error.message(), "b was refused: b says rejected");
+        assert_eq!(error.hint(), Some("look at b"));
+        let error = missing(&[trying, ready]);
+        assert_eq!(error.kind(), ErrorCode::Transient);
+        assert_eq!(error.message(), "a is not there yet: a says transient");
+    }
+
+    #[test]
+    fn a_long_list_is_cut_short() {
+        let all: Vec<_> = (0..10)
+            .map(|number| resource(&number.to_string(), ResourceState::Trying, None))
+            .collect();
+        let error = missing(&all);
+        assert!(error.message().ends_with("; and 7 more"), "{error}");
+        assert_eq!(error.kind(), ErrorCode::Transient);
+    }
+
+    #[test]
+    fn only_a_bounded_number_of_seconds_is_a_wait() {
+        assert_eq!(wait("").unwrap().as_secs(), 0);
+        assert_eq!(wait("a=b&wait=30").unwrap().as_secs(), 30);
+        for query in ["wait=", "wait=-1", "wait=+1", "wait=61", "wait=1s"] {
+            assert!(wait(query).is_err(), "{query}");
+        }
+    }
+}
