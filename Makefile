@@ -24,15 +24,17 @@ run: ## build everything and run a small training job under `jobcred run --sandb
 	PATH="$(CURDIR)/target/release:$$PATH" PYTHONPATH=python-shim/src \
 		jobcred run --sandbox -- python3 python-shim/examples/train.py
 
-build: ## the release binaries: target/release/jobcred and docker-credential-jobcred
+build: ## the release binaries and the C library, in target/release
 	cargo build --release
 
 static: ## the binaries that are shipped: statically linked, in target/<triple>/release
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo build --release --locked --target $(TRIPLE) --bins
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo build --release --locked --target $(TRIPLE) \
+		-p jobcred -p docker-credential-jobcred --bins
 
 test: ## unit, scenario and end-to-end tests of every part
 	@tests/setup test
 	cargo build --workspace --all-features --bins
+	cargo build -p jobcred-capi
 	cargo nextest run --workspace --all-features --no-run
 	$(ISOLATED) cargo nextest run --workspace --all-features --offline --no-fail-fast
 	$(ISOLATED) cargo test --workspace --all-features --doc --offline --quiet
