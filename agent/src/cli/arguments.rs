@@ -91,6 +91,14 @@ Examples:
     /// Say what the agent holds and how it fares
     #[command(after_help = "Example:\n  jobcred status --json | jq .runway")]
     Status(JsonOption),
+    /// Watch the agent: its tokens and how long they live, who asks, what went wrong
+    #[command(after_help = "\
+Keys: q ends, up and down scroll the callers. Callers are listed with the rank that their launcher gave them.
+
+Examples:
+  jobcred top
+  jobcred top --interval 10")]
+    Top(TopOptions),
     /// Run an agent in the foreground, as a sidecar
     ///
     /// Answers on its socket until it is told to end, and then for a grace (25 s by default) more. Takes a socket that is passed to
@@ -201,6 +209,13 @@ pub(super) struct TokenOptions {
     /// Print its claims as JSON, without the token
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TopOptions {
+    /// How often the agent is asked
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(super) interval: u64,
 }
 
 #[derive(Args, Debug)]

@@ -18,6 +18,7 @@ mod setup;
 mod status;
 mod supervised;
 mod token;
+mod top;
 mod wait;
 
 use std::ffi::OsString;
@@ -44,6 +45,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, entry: Entry) -> Endi
         Action::Agent(options) => agent::agent(&global, &options),
         Action::Token(options) => token::token(&global, options),
         Action::Status(options) => status::status(&global, &options),
+        Action::Top(options) => top::top(&global, &options),
         Action::Env => env::env(&global),
         Action::Wait(options) => wait::wait(&global, &options),
         Action::Health(options) => health::health(&global, &options),

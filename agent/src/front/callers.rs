@@ -149,9 +149,9 @@ mod tests {
     fn process(root: &Path, pid: u32, start: u64, variable: &str) {
         let dir = root.join(pid.to_string());
         fs::create_dir_all(&dir).unwrap();
-        let stat =
+        let line =
             format!("{pid} (python) R 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 {start} 1 1 1");
-        fs::write(dir.join("stat"), stat).unwrap();
+        fs::write(dir.join("stat"), line).unwrap();
         fs::write(dir.join("comm"), "python\n").unwrap();
         fs::write(dir.join("environ"), format!("A=b\0{variable}\0")).unwrap();
     }

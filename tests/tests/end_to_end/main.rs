@@ -17,4 +17,5 @@ mod registry;
 mod sharing;
 mod strategies;
 mod supervision;
+mod top;
 mod upstream;
