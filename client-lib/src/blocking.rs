@@ -52,6 +52,15 @@ impl Client {
         Builder::new()
     }
 
+    /// A client with the same settings and nothing else in common: no token, no connection, no lock.
+    ///
+    /// For a child that a process with several threads has forked: another thread may have held a lock of this client
+    /// at that moment, and in the child nobody is left to release it.
+    #[must_use]
+    pub fn afresh(&self) -> Self {
+        Self::with(self.shared.settings.clone())
+    }
+
     /// A token, from memory when there is a good one.
     ///
     /// Threads that want the same token at the same time make one request between them. A request with claims always
@@ -96,6 +105,16 @@ impl Client {
     pub fn get(&self, path: &str) -> Result<String, Error> {
         answer::text(&self.shared.call(Method::Get, path)?)
     }
+
+    fn with(settings: Settings) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                settings,
+                pool: Pool::default(),
+                cache: Cache::default(),
+            }),
+        }
+    }
 }
 
 impl Default for Client {
@@ -108,13 +127,7 @@ impl Builder {
     /// The blocking client.
     #[must_use]
     pub fn build(self) -> Client {
-        Client {
-            shared: Arc::new(Shared {
-                settings: self.settle(),
-                pool: Pool::default(),
-                cache: Cache::default(),
-            }),
-        }
+        Client::with(self.settle())
     }
 }
 

@@ -24,6 +24,7 @@ pub struct Builder {
 type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// Settings with the environment read and every default filled in.
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) paths: Vec<PathBuf>,
     pub(crate) owner: OwnerRule,

@@ -1,6 +1,6 @@
 //! Connections to the agent for threads: find it, check whose it is, send one request at a time.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::SendTimeout;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, setsockopt, socket,
+};
 use nix::sys::time::TimeVal;
 
 use crate::Error;
@@ -195,11 +197,7 @@ fn set_send_timeout(fd: &impl AsFd, left: Duration) -> io::Result<()> {
 
 /// One request and its answer on one connection.
 fn converse(mut stream: &UnixStream, request: &[u8], deadline: Instant) -> Result<Answer, Broken> {
-    let write = || -> io::Result<()> {
-        stream.set_write_timeout(Some(remaining(deadline)?))?;
-        (&mut &*stream).write_all(request)
-    };
-    write().map_err(sort)?;
+    send_all(stream, request, deadline).map_err(sort)?;
     let mut reader = AnswerReader::default();
     let mut buffer = zeroize::Zeroizing::new([0u8; READ_BYTES]);
     loop {
@@ -223,6 +221,20 @@ fn converse(mut stream: &UnixStream, request: &[u8], deadline: Instant) -> Resul
             Err(error) => return Err(sort(error)),
         }
     }
+}
+
+/// Like `write_all`, which on a dead connection would raise SIGPIPE: a Rust program ignores that signal, but the C ABI is
+/// used by programs that leave it at its default, and must not end them.
+fn send_all(stream: &UnixStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.set_write_timeout(Some(remaining(deadline)?))?;
+        match send(stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Whether an error means that the other end has gone.

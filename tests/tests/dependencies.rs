@@ -135,6 +135,7 @@ fn packages_depend_on_each_other_in_one_direction() {
             "docker-credential-jobcred",
             vec!["jobcred", "jobcred-tests"],
         ),
+        ("jobcred-capi", vec!["jobcred", "jobcred-tests"]),
         ("jobcred", vec!["jobcred-tests"]),
         // The doubles share no code with what they test.
         (
@@ -177,6 +178,56 @@ fn the_wire_types_do_no_io() {
     ]
     .concat();
     assert_eq!(mentions(&files, &io), Vec::<String>::new());
+}
+
+/// The lines of a section of a Cargo.toml, without comments.
+fn section(text: &str, name: &str) -> BTreeSet<String> {
+    let (_, rest) = text
+        .split_once(&format!("[{name}]\n"))
+        .unwrap_or_else(|| panic!("no section {name}"));
+    rest.lines()
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn unsafe_code_is_for_the_edge_with_c_alone() {
+    // What C calls, and one call into C.
+    let exceptions = ["client-lib/capi", "agent/lookup"];
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let workspace = read("Cargo.toml");
+    let members = workspace
+        .lines()
+        .find_map(|line| line.strip_prefix("members = "))
+        .unwrap();
+    let members: Vec<&str> = members.split('"').skip(1).step_by(2).collect();
+    for exception in exceptions {
+        assert!(members.contains(&exception), "{members:?}");
+    }
+    for member in members {
+        let own = read(&format!("{member}/Cargo.toml"));
+        if !exceptions.contains(&member) {
+            let lints = section(&own, "lints");
+            assert!(lints.contains("workspace = true"), "{member}");
+            continue;
+        }
+        for tool in ["rust", "clippy"] {
+            let shared = section(&workspace, &format!("workspace.lints.{tool}"));
+            let own = section(&own, &format!("lints.{tool}"));
+            let missing: Vec<&String> = shared.difference(&own).collect();
+            let expected: &[&str] = match tool {
+                "rust" => &["unsafe_code = \"forbid\""],
+                _ => &[],
+            };
+            assert_eq!(missing, expected, "{member}: {tool}");
+        }
+        for line in ["unsafe_op_in_unsafe_fn", "undocumented_unsafe_blocks"] {
+            let line = format!("{line} = \"deny\"");
+            assert!(own.contains(&line), "{member}: {line}");
+        }
+    }
 }
 
 #[test]
