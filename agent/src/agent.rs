@@ -12,7 +12,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use crate::broker::{Broker, BrokerOptions, Fetch, Key, Want};
-use crate::config::Config;
+use crate::config::{Application, Config};
 use crate::error::TokenError;
 use crate::front::callers::Callers;
 use crate::front::native::{NativeApi, TokenService};
@@ -25,10 +25,11 @@ use crate::policy::Policy;
 use crate::principal::{Pin, Pinned};
 use crate::registry::{EntraTokens, Registry};
 use crate::resource::Resource;
-use crate::source::{Source, SourceRequest};
+use crate::source::{Federated, Source, SourceRequest};
 use crate::strategy::reason;
 use crate::strategy::{
-    Choice, Facts, ProbeResult, Selection, StartError, Strategy, select, wants_probe,
+    Choice, Facts, ProbeResult, Selection, StartError, Strategy, federation_issuer, select,
+    wants_probe,
 };
 use crate::token::{AccessToken, Identity};
 use crate::transport::{Transport, TransportConfig};
@@ -155,6 +156,7 @@ pub(crate) fn reach(
         transport: Arc::clone(transport),
         clock: outside.clock.clone(),
         files: outside.files.clone(),
+        environment: outside.environment.clone(),
         sandbox_lifetime: config.sandbox_lifetime,
     }
 }
@@ -242,8 +244,14 @@ fn token_service(
     let honours_tenant = source.honours_tenant();
     let settings = Arc::new(config.clone());
     let tokens = Arc::new(BrokerTokens::default());
+    // Without an issuer that can be asked there is no application to act as; where one is configured, that was a start-up error.
+    let federated = federation_issuer(&outside.environment, config)
+        .ok()
+        .map(|issuer| Federated::new(issuer, &reach(config, outside, transport)));
     let fetcher = Fetcher {
         source,
+        federated,
+        tokens: Arc::clone(&tokens),
         pin: Arc::clone(&pin),
         registry: (choice.strategy != Strategy::Sandbox).then(|| {
             Registry::new(
@@ -298,6 +306,10 @@ fn refusal(error: &StartError) -> TokenError {
 /// The broker's way upstream: a source for tokens, the exchange for registries, the pin for both.
 struct Fetcher {
     source: Arc<dyn Source>,
+    /// Who is asked for the tokens of applications.
+    federated: Option<Federated>,
+    /// Where their assertions come from: the broker, so that they are cached and shared like any other token.
+    tokens: Arc<BrokerTokens>,
     pin: Arc<Pin>,
     /// `None` in the sandbox, whose own issuer stands in for registries.
     registry: Option<Registry>,
@@ -314,13 +326,25 @@ impl Fetcher {
         tenant: Option<&str>,
         claims: Option<&str>,
     ) -> Result<AccessToken, TokenError> {
-        let request = SourceRequest {
-            identity: identity.clone(),
-            resource,
-            tenant: tenant.map(str::to_owned),
-            claims: claims.map(str::to_owned),
+        let token = if let Identity::Application {
+            client_id,
+            tenant_id,
+        } = identity
+        {
+            let application = Application {
+                client_id,
+                tenant_id,
+            };
+            self.token_of(application, &resource, claims).await?
+        } else {
+            let request = SourceRequest {
+                identity: identity.clone(),
+                resource,
+                tenant: tenant.map(str::to_owned),
+                claims: claims.map(str::to_owned),
+            };
+            self.source.fetch(&request).await?
         };
-        let token = self.source.fetch(&request).await?;
         self.pin.check(identity, tenant, &token)?;
         if *identity == Identity::Job
             && let Some(Pinned::Known(principal)) = self.pin.pinned(identity)
@@ -329,6 +353,36 @@ impl Fetcher {
             self.journal.note(&Event::Principal(&principal.to_wire()));
         }
         Ok(token)
+    }
+}
+
+impl Fetcher {
+    async fn token_of(
+        &self,
+        application: Application<'_>,
+        resource: &Resource,
+        claims: Option<&str>,
+    ) -> Result<AccessToken, TokenError> {
+        let Some(federated) = &self.federated else {
+            return Err(TokenError::new(
+                ErrorCode::Denied,
+                "the issuer of the application's tokens is no https address",
+            )
+            .with_hint("correct AZURE_AUTHORITY_HOST or `authority_host`"));
+        };
+        let audience = self.settings.cloud.token_exchange();
+        let assertion = self
+            .tokens
+            .entra_token(&Identity::Job, &audience, None)
+            .await
+            .map_err(|error| {
+                error.about(
+                    "the job's own token, which the application accepts in place of a secret",
+                )
+            })?;
+        federated
+            .fetch(application, &assertion, resource, claims)
+            .await
     }
 }
 

@@ -72,6 +72,13 @@ impl TokenError {
         self
     }
 
+    /// Puts what was being done in front of what happened.
+    #[must_use]
+    pub fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// The kind.
     #[must_use]
     pub fn kind(&self) -> ErrorCode {

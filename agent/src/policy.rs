@@ -12,11 +12,11 @@ use jobcred_wire::{ErrorCode, LoginServer, NamedIdentity, TokenRequest};
 use serde_json::Value;
 
 use crate::broker::Key;
-use crate::config::Config;
+use crate::config::{Application, Config, RegistryConfig};
 use crate::error::TokenError;
 use crate::principal::{Pinned, is_guid};
 use crate::resource::{Cloud, Resource};
-use crate::strategy::{Choice, Strategy, Upstream};
+use crate::strategy::{Choice, Strategy, Upstream, refuses_federation};
 use crate::token::Identity;
 
 /// The longest life a caller can ask for, so that no number makes every request a fetch for ever: a day, which is what the
@@ -49,7 +49,18 @@ pub struct Policy {
     client_id: Option<String>,
     /// The announced tenant, lower case.
     tenant_id: Option<String>,
+    federation: Federation,
     config: Config,
+}
+
+/// Whether an application can be acted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Federation {
+    Possible,
+    /// For this reason not.
+    Impossible(&'static str),
+    /// In the sandbox the configuration's applications are not looked at.
+    Ignored,
 }
 
 /// What a request may name.
@@ -115,6 +126,11 @@ impl Policy {
             naming: Naming::of(choice.strategy),
             client_id: client_id.map(|id| id.to_ascii_lowercase()),
             tenant_id: tenant_id.map(|id| id.to_ascii_lowercase()),
+            federation: match refuses_federation(choice.strategy) {
+                _ if choice.strategy == Strategy::Sandbox => Federation::Ignored,
+                None => Federation::Possible,
+                Some(why) => Federation::Impossible(why),
+            },
             config: config.clone(),
         }
     }
@@ -132,6 +148,18 @@ impl Policy {
     ) -> Result<Decision, TokenError> {
         let resource = Resource::from_target(&request.target, self.config.cloud);
         let claims = request.claims.as_deref().map(check_claims).transpose()?;
+        if let Some(identity) = self.application(request, &resource)? {
+            return Ok(Decision::Granted(AuthorizedRequest {
+                key: Key::Token {
+                    identity,
+                    resource,
+                    tenant: None,
+                },
+                min_validity: Duration::from_secs(request.min_validity.unwrap_or(0))
+                    .min(MAX_MIN_VALIDITY),
+                claims,
+            }));
+        }
         let needs_principal = || {
             Decision::NeedsPrincipal(AuthorizedRequest::for_key(Key::Token {
                 identity: Identity::Job,
@@ -171,6 +199,14 @@ impl Policy {
         server: &LoginServer,
         own: Option<&Pinned>,
     ) -> Result<Decision, TokenError> {
+        if let Some(identity) = self.application_for_registry(server)? {
+            return Ok(Decision::Granted(AuthorizedRequest::for_key(
+                Key::Registry {
+                    identity,
+                    server: server.to_string(),
+                },
+            )));
+        }
         let named = self
             .config
             .registry(server)
@@ -202,13 +238,101 @@ impl Policy {
         })
     }
 
-    /// The job's own identity for a resource the configuration declares, or the agent itself needs.
+    /// What a request that names nobody would get, for a resource the configuration declares, or the agent itself needs.
     #[must_use]
     pub fn authorize_own(&self, resource: Resource) -> AuthorizedRequest {
+        let identity = self
+            .configured_application()
+            .filter(|_| self.covers(&resource))
+            .map_or(Identity::Job, to_application);
         AuthorizedRequest::for_key(Key::Token {
-            identity: Identity::Job,
+            identity,
             resource,
             tenant: None,
+        })
+    }
+
+    /// The application of another tenant that the request is for: by its client id or tenant, or because it names nobody
+    /// and the configuration gives the resource to it.
+    fn application(
+        &self,
+        request: &TokenRequest,
+        resource: &Resource,
+    ) -> Result<Option<Identity>, TokenError> {
+        let Some(application) = self.configured_application() else {
+            return Ok(None);
+        };
+        let is_its = |tenant: &str| tenant.eq_ignore_ascii_case(application.tenant_id);
+        let is_asked = match (&request.identity, request.tenant_id.as_deref()) {
+            (Some(NamedIdentity::ClientId(id)), tenant)
+                if id.eq_ignore_ascii_case(application.client_id) =>
+            {
+                if tenant.is_some_and(|tenant| !is_its(tenant)) {
+                    return Err(denied(
+                        "foreign-tenant",
+                        "the application is configured for another tenant than the request names",
+                    )
+                    .with_hint("Ask without tenant_id, or correct `federated.tenant_id`."));
+                }
+                true
+            }
+            (Some(_), _) => false,
+            (None, Some(tenant)) => is_its(tenant),
+            (None, None) => self.covers(resource),
+        };
+        Ok(is_asked.then(|| to_application(application)))
+    }
+
+    /// The same for a registry: its own application, else the configured one unless the registry has settings of its own.
+    fn application_for_registry(
+        &self,
+        server: &LoginServer,
+    ) -> Result<Option<Identity>, TokenError> {
+        let settings = self.config.registry(server);
+        if let Some(RegistryConfig {
+            federated: true,
+            client_id: Some(client_id),
+            tenant_id: Some(tenant_id),
+            ..
+        }) = settings
+        {
+            return match self.federation {
+                Federation::Possible => Ok(Some(to_application(Application {
+                    client_id,
+                    tenant_id,
+                }))),
+                Federation::Ignored => Ok(None),
+                Federation::Impossible(why) => Err(denied(
+                    "federation",
+                    format!("{server} is to be asked as an application, but {why}"),
+                )
+                .with_hint(
+                    "Run the job with a managed identity, or correct this registry's settings.",
+                )),
+            };
+        }
+        let has_own = settings.is_some_and(|registry| registry.client_id.is_some());
+        let tenant = settings.and_then(|registry| registry.tenant_id.as_deref());
+        Ok(self
+            .configured_application()
+            .filter(|_| !has_own && self.covers(&Cloud::container_registry()))
+            .filter(|own| tenant.is_none_or(|tenant| tenant.eq_ignore_ascii_case(own.tenant_id)))
+            .map(to_application))
+    }
+
+    fn configured_application(&self) -> Option<Application<'_>> {
+        self.config
+            .federated
+            .application()
+            .filter(|_| self.federation == Federation::Possible)
+    }
+
+    /// Whether a request for `resource` that names nobody is the application's.
+    fn covers(&self, resource: &Resource) -> bool {
+        let given = self.config.federated.resources.as_ref();
+        given.is_none_or(|list| {
+            list.iter()
+                .any(|text| Resource::parse(text, self.config.cloud) == *resource)
         })
     }
 
@@ -351,6 +475,13 @@ impl Naming {
                 "this compute instance gives the tokens of its user, so no managed identity can be named",
             ),
         }
+    }
+}
+
+fn to_application(application: Application<'_>) -> Identity {
+    Identity::Application {
+        client_id: application.client_id.to_ascii_lowercase(),
+        tenant_id: application.tenant_id.to_ascii_lowercase(),
     }
 }
 

@@ -96,6 +96,21 @@ impl Cloud {
         Resource(EVERY_CLOUD[1].to_owned())
     }
 
+    /// The audience of a token that an application accepts in place of a secret of its own.
+    ///
+    /// Source: Entra's documentation of applications that trust a managed identity.
+    #[must_use]
+    pub fn token_exchange(self) -> Resource {
+        Resource(
+            match self {
+                Self::Public => "api://AzureADTokenExchange",
+                Self::Government => "api://AzureADTokenExchangeUSGov",
+                Self::China => "api://AzureADTokenExchangeChina",
+            }
+            .to_owned(),
+        )
+    }
+
     /// The audience of Azure Storage, the same in every cloud.
     #[must_use]
     pub fn storage() -> Resource {

@@ -33,6 +33,13 @@ pub enum Identity {
     ObjectId(String),
     /// The same by Azure resource id, as the caller spelt it.
     ResourceId(String),
+    /// An application of any tenant that trusts the job's identity; only the configuration names one.
+    Application {
+        /// Its client id, lower case.
+        client_id: String,
+        /// The tenant it acts in, lower case.
+        tenant_id: String,
+    },
 }
 
 impl fmt::Display for Identity {
@@ -42,6 +49,10 @@ impl fmt::Display for Identity {
             Self::ClientId(id) => write!(f, "client_id {id}"),
             Self::ObjectId(id) => write!(f, "object_id {id}"),
             Self::ResourceId(id) => write!(f, "resource_id {id}"),
+            Self::Application {
+                client_id,
+                tenant_id,
+            } => write!(f, "application {client_id} of tenant {tenant_id}"),
         }
     }
 }

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jobcred::config::{
-    Config, ConfigErrors, ConfigFile, KEYS, LogFormat, Override, RegistryConfig, reference,
+    Config, ConfigErrors, ConfigFile, Federated, KEYS, LogFormat, Override, RegistryConfig,
+    reference,
 };
 use jobcred::platform::Environment;
 use jobcred::resource::Cloud;
@@ -86,6 +87,7 @@ fn everything() -> Config {
         client_id: Some(GUID.to_owned()),
         tenant_id: Some("contoso.example".to_owned()),
         audience: Some("https://management.azure.com/".to_owned()),
+        federated: true,
         anonymous_when_denied: true,
     };
     Config {
@@ -108,6 +110,12 @@ fn everything() -> Config {
             object_id: Some(GUID.to_owned()),
             client_id: Some(GUID.to_owned()),
         },
+        federated: Federated {
+            client_id: Some(GUID.to_owned()),
+            tenant_id: Some("abcdef00-2222-3333-4444-555555555555".to_owned()),
+            resources: Some(vec!["https://storage.azure.com/".to_owned()]),
+        },
+        azure_cli_tenant: Some("contoso.example".to_owned()),
         probe: false,
         authority_host: Some("https://login.chinacloudapi.cn".parse().unwrap()),
         ca_file: Some("/etc/ca.pem".into()),
@@ -153,12 +161,19 @@ fn every_key_can_be_given_in_the_file() {
         tenant_id = "11111111-2222-3333-4444-555555555555"
         object_id = "11111111-2222-3333-4444-555555555555"
         client_id = "11111111-2222-3333-4444-555555555555"
+        [federated]
+        client_id = "11111111-2222-3333-4444-555555555555"
+        tenant_id = "ABCDEF00-2222-3333-4444-555555555555"
+        resources = ["https://storage.azure.com/"]
+        [azure_cli]
+        tenant_id = "contoso.example"
         [registries."LocalHost:5443"]
         [registries.".azurecr.contoso.local"]
         [registries."myreg.azurecr.io"]
         client_id = "11111111-2222-3333-4444-555555555555"
         tenant_id = "contoso.example"
         audience = "https://management.azure.com/"
+        federated = true
         anonymous_when_denied = true
         "#,
     );
@@ -194,10 +209,17 @@ fn every_key_can_be_given_as_a_variable() {
         ("JOBCRED_EXPECT_TENANT_ID", GUID),
         ("JOBCRED_EXPECT_OBJECT_ID", GUID),
         ("JOBCRED_EXPECT_CLIENT_ID", GUID),
+        ("JOBCRED_FEDERATED_CLIENT_ID", GUID),
+        (
+            "JOBCRED_FEDERATED_TENANT_ID",
+            "ABCDEF00-2222-3333-4444-555555555555",
+        ),
+        ("JOBCRED_FEDERATED_RESOURCES", "https://storage.azure.com/"),
+        ("JOBCRED_AZURE_CLI_TENANT_ID", "contoso.example"),
         (
             "JOBCRED_REGISTRIES",
             "localhost:5443, .azurecr.contoso.local, myreg.azurecr.io;client_id=11111111-2222-3333-4444-555555555555;\
-             tenant_id=contoso.example;audience=https://management.azure.com/;anonymous_when_denied=true",
+             tenant_id=contoso.example;audience=https://management.azure.com/;federated=true;anonymous_when_denied=true",
         ),
     ];
     let names: Vec<&str> = KEYS.iter().map(|key| key.variable).collect();
@@ -206,6 +228,41 @@ fn every_key_can_be_given_as_a_variable() {
         assert!(names.contains(&name), "{name}");
     }
     assert_eq!(from_variables(pairs).unwrap(), everything());
+}
+
+#[test]
+fn an_application_is_told_by_both_of_its_ids() {
+    for (text, mistake) in [
+        (
+            format!("[federated]\nclient_id = \"{GUID}\""),
+            "nothing says in which tenant this application acts",
+        ),
+        (
+            format!("[federated]\ntenant_id = \"{GUID}\""),
+            "nothing says which application acts in this tenant",
+        ),
+        (
+            "[federated]\nresources = [\"https://storage.azure.com/\"]".to_owned(),
+            "nothing says for which application",
+        ),
+        (
+            format!("[registries.\"a.example\"]\nfederated = true\nclient_id = \"{GUID}\""),
+            "nothing says which application, or in which tenant",
+        ),
+    ] {
+        let found = lines(from_file(&text));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(mistake), "{found:?}");
+    }
+    let both = format!("[federated]\nclient_id = \"{GUID}\"\ntenant_id = \"{GUID}\"");
+    assert!(from_file(&both).unwrap().federated.application().is_some());
+    let none = [
+        ("JOBCRED_FEDERATED_CLIENT_ID", GUID),
+        ("JOBCRED_FEDERATED_TENANT_ID", GUID),
+        ("JOBCRED_FEDERATED_RESOURCES", "none"),
+    ];
+    let resources = from_variables(none).unwrap().federated.resources;
+    assert_eq!(resources, Some(Vec::new()));
 }
 
 #[test]

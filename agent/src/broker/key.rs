@@ -67,6 +67,10 @@ impl fmt::Display for Key {
             Identity::ClientId(id) => write!(f, " as client_id {id:?}")?,
             Identity::ObjectId(id) => write!(f, " as object_id {id:?}")?,
             Identity::ResourceId(id) => write!(f, " as resource_id {id:?}")?,
+            Identity::Application {
+                client_id,
+                tenant_id,
+            } => write!(f, " as application {client_id:?} of tenant {tenant_id:?}")?,
         }
         match self {
             Self::Token {

@@ -1,5 +1,6 @@
 //! The three lines at start: who, why, how long an outage could last.
 
+use crate::strategy::reason;
 use crate::strategy::{Choice, Selection, StartError, Strategy, Upstream};
 use crate::supervisor::say;
 
@@ -13,6 +14,13 @@ pub(super) fn start(selection: &Selection, quiet: bool) {
         Ok(_) if quiet => {}
         Ok(choice) => {
             say(&who(choice));
+            for notice in &selection.explanation.notices {
+                if [reason::FEDERATED_APPLICATION, reason::FEDERATED_REGISTRY]
+                    .contains(&notice.code.as_str())
+                {
+                    say(&format!("who: {}", notice.message));
+                }
+            }
             say(&format!("why: {}", selection.explanation.message));
             say(&format!("outages: {}", outage(choice)));
         }

@@ -11,11 +11,13 @@ use super::explain::{Form, explain_text, wants_color, width};
 use super::output::{plain, print};
 use super::setup::Setup;
 use crate::agent::{Chosen, choose, reach};
+use crate::config::Application;
 use crate::error::TokenError;
+use crate::policy::Policy;
 use crate::principal::{Pin, Principal};
 use crate::resource::Cloud;
-use crate::source::{self, SourceRequest};
-use crate::strategy::{Choice, promise_broken};
+use crate::source::{self, Federated, SourceRequest};
+use crate::strategy::{Choice, federation_issuer, promise_broken};
 use crate::supervisor::say;
 use crate::token::{AccessToken, Identity};
 use crate::transport::Transport;
@@ -85,15 +87,18 @@ async fn decide(setup: &Setup, probe: bool) -> (Explanation, Result<(), Refusal>
     let outcome = match (&selection.outcome, transport) {
         (Ok(choice), Some(transport)) => {
             let token = storage_token(setup, choice, &transport).await;
-            token.and_then(|token| {
+            token.and_then(|(identity, token)| {
                 let claims = Principal::from_token(token.secret.expose())
                     .map(|principal| principal.to_wire())
                     .unwrap_or_default();
-                explanation.notices.extend(promise_broken(choice, &claims));
+                // An application is promised by the configuration, and the pin holds its tokens to that.
+                if identity == Identity::Job {
+                    explanation.notices.extend(promise_broken(choice, &claims));
+                }
                 explanation.principal = Some(claims);
                 // What the agent would say to this token.
                 Pin::new(choice, &setup.config.expect)
-                    .check(&Identity::Job, None, &token)
+                    .check(&identity, None, &token)
                     .map(|_| ())
             })
         }
@@ -108,17 +113,39 @@ async fn storage_token(
     setup: &Setup,
     choice: &Choice,
     transport: &Arc<Transport>,
-) -> Result<AccessToken, TokenError> {
+) -> Result<(Identity, AccessToken), TokenError> {
     let outside = reach(&setup.config, &setup.outside, transport);
     let source = source::build(choice, &outside)
         .map_err(|error| TokenError::new(ErrorCode::Denied, error.message).with_hint(error.hint))?;
-    let request = SourceRequest {
+    let own = |resource| SourceRequest {
         identity: Identity::Job,
-        resource: Cloud::storage(),
+        resource,
         tenant: None,
         claims: None,
     };
-    source.fetch(&request).await
+    let asked = Policy::new(choice, &setup.config).authorize_own(Cloud::storage());
+    let identity = asked.key().identity().clone();
+    let token = if let Identity::Application {
+        client_id,
+        tenant_id,
+    } = &identity
+    {
+        let issuer = federation_issuer(&setup.outside.environment, &setup.config)
+            .map_err(|error| TokenError::new(ErrorCode::Denied, error.to_string()))?;
+        let application = Application {
+            client_id,
+            tenant_id,
+        };
+        let assertion = source
+            .fetch(&own(setup.config.cloud.token_exchange()))
+            .await?;
+        Federated::new(issuer, &outside)
+            .fetch(application, &assertion, &Cloud::storage(), None)
+            .await?
+    } else {
+        source.fetch(&own(Cloud::storage())).await?
+    };
+    Ok((identity, token))
 }
 
 fn form(options: &ExplainOptions, setup: &Setup) -> Form {

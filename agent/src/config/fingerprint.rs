@@ -6,7 +6,9 @@ use jobcred_wire::Secret;
 use ring::digest::{Context, SHA256};
 
 use super::Config;
-use crate::strategy::{Choice, Upstream};
+use crate::platform::{Clock, Files};
+use crate::strategy::{Choice, Facts, ProbeResult, Strategy, Upstream, select, wants_probe};
+use crate::transport::TransportConfig;
 
 /// How much of the hash is kept, in bytes: more than enough to tell a handful of agents apart.
 const KEPT_BYTES: usize = 16;
@@ -23,6 +25,80 @@ pub fn fingerprint(config: &Config, choice: &Choice) -> String {
     add_choice(&mut hash, choice);
     add_rules(&mut hash, config);
     hash.finish()
+}
+
+/// The same before anything was decided: a hash of what a decision comes from. Equal ones mean that two processes would come
+/// to the same, whatever the metadata service answers; so one of them may use the agent that the other one started.
+///
+/// It is made of what *would be* decided for each kind of answer, rather than of the variables that are looked at: nothing
+/// that decides can be forgotten, and what does not (a rank's own number, say) keeps nobody apart.
+#[must_use]
+pub fn place_fingerprint(config: &Config, facts: &Facts) -> String {
+    let mut hash = Fields(Context::new(&SHA256));
+    hash.add("place version", "1");
+    for probe in possible_probes(config, facts) {
+        let facts = Facts {
+            probe,
+            ..facts.clone()
+        };
+        match select(&facts, config).outcome {
+            Ok(choice) => {
+                add_choice(&mut hash, &choice);
+                if choice.strategy == Strategy::AzureCli {
+                    // Whose login it is depends on where the program looks, and which one it is.
+                    for name in ["HOME", "AZURE_CONFIG_DIR", "PATH"] {
+                        hash.add_some(name, facts.environment.get(name));
+                    }
+                }
+            }
+            Err(error) => {
+                hash.add("error", error.code);
+                hash.add("message", &error.message);
+            }
+        }
+    }
+    add_rules(&mut hash, config);
+    add_way_out(&mut hash, facts);
+    // On behalf of a user, two jobs with the same endpoint are two users' all the same.
+    hash.add_some("run", facts.environment.get("AZUREML_RUN_ID"));
+    hash.finish()
+}
+
+/// The answers of the metadata service that are told apart, where it would be asked.
+fn possible_probes(config: &Config, facts: &Facts) -> Vec<Option<ProbeResult>> {
+    if !wants_probe(facts, config) {
+        return vec![facts.probe.clone()];
+    }
+    let answered = |status| Some(ProbeResult::Answered { status, ms: 0 });
+    let silent = ProbeResult::NoAnswer {
+        reason: String::new(),
+    };
+    vec![answered(400), answered(403), Some(silent)]
+}
+
+/// How Entra and registries are reached.
+fn add_way_out(hash: &mut Fields, facts: &Facts) {
+    let way = TransportConfig::from_environment(
+        &facts.environment,
+        None,
+        Files::system(),
+        Clock::system(),
+    );
+    // Without the password that may be in front of it.
+    let proxy = way.https_proxy.as_deref();
+    hash.add_some("proxy", proxy.and_then(|proxy| proxy.rsplit('@').next()));
+    let mut exceptions: Vec<&str> = way
+        .no_proxy
+        .as_deref()
+        .unwrap_or_default()
+        .split(',')
+        .collect();
+    // Those that `run` itself adds for COMMAND, which may start another `run`.
+    exceptions.retain(|name| !["", "127.0.0.1", "localhost", "::1"].contains(&name.trim()));
+    hash.add("no_proxy", &exceptions.join(","));
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        hash.add_some(name, facts.environment.get(name));
+    }
 }
 
 /// Names and values, each with its length in front, so that no two lists of them look alike.
@@ -71,6 +147,10 @@ fn add_choice(hash: &mut Fields, choice: &Choice) {
                 hash.add_secret("secret", secret);
             }
         }
+        Upstream::AppService2017 { endpoint, secret } => {
+            hash.add("app_service_2017", endpoint.as_str());
+            hash.add_secret("secret", secret);
+        }
         Upstream::OnBehalfOf { endpoint, secret } => {
             hash.add("on_behalf_of", endpoint.as_str());
             if let Some(secret) = secret {
@@ -104,7 +184,17 @@ fn add_choice(hash: &mut Fields, choice: &Choice) {
             hash.add("tenant", tenant);
             hash.add("client_id", client_id);
         }
-        Upstream::AzureCli => hash.add("azure_cli", ""),
+        Upstream::AzureCli {
+            program,
+            config_dir,
+            tenant,
+        } => {
+            hash.add("azure_cli", &program.to_string_lossy());
+            if let Some(directory) = config_dir {
+                hash.add("config_dir", &directory.to_string_lossy());
+            }
+            hash.add_some("tenant", tenant.as_deref());
+        }
         Upstream::Sandbox => hash.add("sandbox", ""),
     }
 }
@@ -117,6 +207,19 @@ fn add_rules(hash: &mut Fields, config: &Config) {
     hash.add_some("expect.tenant_id", config.expect.tenant_id.as_deref());
     hash.add_some("expect.object_id", config.expect.object_id.as_deref());
     hash.add_some("expect.client_id", config.expect.client_id.as_deref());
+    if let Some(application) = config.federated.application() {
+        hash.add("federated.client_id", application.client_id);
+        hash.add("federated.tenant_id", application.tenant_id);
+        if let Some(resources) = &config.federated.resources {
+            hash.add("federated.resources", &sorted(resources).join(" "));
+        }
+    }
+    if config.federated.application().is_some() || config.registries.values().any(|r| r.federated) {
+        hash.add_some(
+            "authority_host",
+            config.authority_host.as_ref().map(url::Url::as_str),
+        );
+    }
     hash.add("resources", &sorted(&config.resources).join(" "));
     if let Some(group) = config.socket_group {
         hash.add("socket_group", &group.to_string());
@@ -140,6 +243,9 @@ fn add_rules(hash: &mut Fields, config: &Config) {
         hash.add_some("client_id", registry.client_id.as_deref());
         hash.add_some("tenant_id", registry.tenant_id.as_deref());
         hash.add_some("audience", registry.audience.as_deref());
+        if registry.federated {
+            hash.add("federated", "1");
+        }
         if registry.anonymous_when_denied {
             hash.add("anonymous_when_denied", "1");
         }
@@ -161,8 +267,9 @@ fn sorted(items: &[String]) -> Vec<String> {
 mod tests {
     use url::Url;
 
-    use super::{Config, fingerprint};
-    use crate::strategy::{Choice, Strategy, Upstream};
+    use super::{Config, fingerprint, place_fingerprint};
+    use crate::platform::Environment;
+    use crate::strategy::{Choice, Facts, Strategy, Upstream};
 
     fn choice(secret: &str) -> Choice {
         Choice {
@@ -233,6 +340,84 @@ mod tests {
             change(&mut other);
             assert_ne!(first, fingerprint(&other, &choice(SECRET)), "change {at}");
         }
+    }
+
+    fn place(config: &Config, variables: &[(&str, &str)]) -> String {
+        let environment: Environment = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let facts = Facts {
+            environment,
+            ..Facts::default()
+        };
+        place_fingerprint(config, &facts)
+    }
+
+    const JOB: [(&str, &str); 3] = [
+        ("MSI_ENDPOINT", "http://127.0.0.1:46808/MSI/auth"),
+        ("MSI_SECRET", SECRET),
+        ("AZUREML_RUN_ID", "run-1"),
+    ];
+
+    #[test]
+    fn the_ranks_of_a_launcher_and_what_a_command_starts_are_of_one_kind() {
+        let config = Config::default();
+        let first = place(&config, &JOB);
+        for more in [
+            [("RANK", "3"), ("LOCAL_RANK", "3")],
+            [
+                ("NO_PROXY", "127.0.0.1,localhost,::1"),
+                ("no_proxy", "127.0.0.1,localhost,::1"),
+            ],
+            [
+                ("JOBCRED_SOCKET", "/x/agent.sock"),
+                ("OMP_NUM_THREADS", "1"),
+            ],
+        ] {
+            let all: Vec<_> = JOB.into_iter().chain(more).collect();
+            assert_eq!(place(&config, &all), first, "{more:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_decides_makes_another_kind() {
+        let config = Config::default();
+        let mut seen = vec![place(&config, &JOB), place(&config, &[])];
+        let id = (
+            "DEFAULT_IDENTITY_CLIENT_ID",
+            "11111111-2222-3333-4444-555555555555",
+        );
+        let other = (
+            "DEFAULT_IDENTITY_CLIENT_ID",
+            "99999999-2222-3333-4444-555555555555",
+        );
+        for more in [
+            id,
+            other,
+            ("AZUREML_RUN_ID", "run-2"),
+            ("AZUREML_OBO_ENABLED", "True"),
+            ("MSI_SECRET", "fedcba9876543210fedcba9876543210"),
+            ("HTTPS_PROXY", "http://proxy:3128"),
+            ("SSL_CERT_FILE", "/x.pem"),
+        ] {
+            let all: Vec<_> = JOB.into_iter().chain([more]).collect();
+            seen.push(place(&config, &all));
+        }
+        let off = Config {
+            probe: false,
+            ..Config::default()
+        };
+        seen.push(place(&off, &[]));
+        let expects = Config {
+            resources: vec!["https://vault.azure.net".to_owned()],
+            ..Config::default()
+        };
+        seen.push(place(&expects, &JOB));
+        let count = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), count);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::value::{
     self, Given, boolean, duration, guid, https_url, id_number, identity_id, list, log_filter,
     path, resource, socket_path, tenant, word,
 };
-use super::{Config, LogFormat, RegistryConfig};
+use super::{Config, JobLog, LogFormat, PostMortem, RegistryConfig};
 use crate::resource::Cloud;
 use crate::strategy::Strategy;
 
@@ -71,6 +71,11 @@ const CLOUDS: [(&str, Cloud); 3] = [
     ("china", Cloud::China),
 ];
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+const POST_MORTEMS: [(&str, PostMortem); 3] = [
+    ("auto", PostMortem::Auto),
+    ("always", PostMortem::Always),
+    ("off", PostMortem::Off),
+];
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -81,7 +86,7 @@ pub const KEYS: &[Key] = &[
         variable: "JOBCRED_STRATEGY",
         allowed: "auto, user-identity, compute-identity, kubernetes, system-identity, compute-instance-user, service-principal, azure-cli",
         default: "auto",
-        meaning: "How the job gets tokens. `auto` decides from what the platform provides; `jobcred explain` shows how. The sandbox has no name here: it is started with `--sandbox` only. `azure-cli` is reserved: this version cannot use it.",
+        meaning: "How the job gets tokens. `auto` decides from what the platform provides; `jobcred explain` shows how. The sandbox has no name here: it is started with `--sandbox` only. `service-principal` and `azure-cli` are never detected.",
         danger: "A wrong one fails at start: jobcred never falls back to another identity.",
         example: r#""compute-identity""#,
         set: |given, config| put(strategy(given), &mut config.strategy),
@@ -183,17 +188,77 @@ pub const KEYS: &[Key] = &[
         set: |given, config| put_some(guid(given), &mut config.expect.client_id),
     },
     Key {
+        name: "federated.client_id",
+        variable: "JOBCRED_FEDERATED_CLIENT_ID",
+        allowed: "a GUID; needs `federated.tenant_id`",
+        default: "none: tokens are the job's own",
+        meaning: "An application that the job acts as in another tenant. It is registered in the tenant of the job's managed identity (or workload identity), trusts that identity by a federated credential, and has been added to the other tenant. The job's own token only proves who asks.",
+        danger: "Tokens are the application's, with its roles.",
+        example: r#""11111111-2222-3333-4444-555555555555""#,
+        set: |given, config| put_some(guid(given), &mut config.federated.client_id),
+    },
+    Key {
+        name: "federated.tenant_id",
+        variable: "JOBCRED_FEDERATED_TENANT_ID",
+        allowed: "a GUID; needs `federated.client_id`",
+        default: "none",
+        meaning: "The tenant that the application acts in. A request that names this tenant, or the application's client id, gets the application's token for any resource.",
+        danger: "",
+        example: r#""66666666-7777-8888-9999-000000000000""#,
+        set: |given, config| put_some(guid(given), &mut config.federated.tenant_id),
+    },
+    Key {
+        name: "federated.resources",
+        variable: "JOBCRED_FEDERATED_RESOURCES",
+        allowed: "a list of resources or scopes, without white space, each at most 2048 bytes; as a variable also `none`",
+        default: "all resources, registries included",
+        meaning: "The resources whose tokens are the application's when a request names nobody; those of other resources are the job's own. Container registries go with `https://containerregistry.azure.net`, unless `registries` says otherwise.",
+        danger: "",
+        example: r#"["https://storage.azure.com/"]"#,
+        set: |given, config| match given {
+            Given::Text("none") => put(Ok(Some(Vec::new())), &mut config.federated.resources),
+            given => put_list(list(given, resource), |all| {
+                config.federated.resources = Some(all);
+            }),
+        },
+    },
+    Key {
+        name: "azure_cli.tenant_id",
+        variable: "JOBCRED_AZURE_CLI_TENANT_ID",
+        allowed: "a GUID or a domain name",
+        default: "the tenant of the login's default subscription",
+        meaning: "The tenant that the Azure CLI is asked for, with the strategy `azure-cli`.",
+        danger: "",
+        example: r#""66666666-7777-8888-9999-000000000000""#,
+        set: |given, config| put_some(tenant(given), &mut config.azure_cli_tenant),
+    },
+    Key {
         name: "resources",
         variable: "JOBCRED_RESOURCES",
         allowed: "a list of resources or scopes, without white space, each at most 2048 bytes",
         default: "none",
         meaning: "Resources whose tokens are got at start and always kept fresh. The agent is ready once they all exist.",
-        danger: "COMMAND does not wait for them: `jobcred wait` does, and says why one is missing.",
+        danger: "`jobcred run` does not start COMMAND when one of them is refused for good; see `prefetch_timeout`.",
         example: r#"["https://storage.azure.com/"]"#,
         set: |given, config| {
             put_list(list(given, resource), |all| {
                 config.resources = all;
             })
+        },
+    },
+    Key {
+        name: "prefetch_timeout",
+        variable: "JOBCRED_PREFETCH_TIMEOUT",
+        allowed: "seconds, or text with a unit, from 0 to 30 s",
+        default: "30 s",
+        meaning: "How long `jobcred run` holds COMMAND back until every one of `resources` is there. When one is refused for good, COMMAND is not started; when time is over, that is said and COMMAND starts all the same, unless `required` is set. Without `resources` nothing waits; 0 switches the wait off.",
+        danger: "",
+        example: r#""10s""#,
+        set: |given, config| {
+            put(
+                duration(given, Duration::ZERO, Duration::from_secs(30)),
+                &mut config.prefetch_timeout,
+            )
         },
     },
     Key {
@@ -296,6 +361,36 @@ pub const KEYS: &[Key] = &[
         set: |given, config| put_some(log_filter(given), &mut config.log),
     },
     Key {
+        name: "post_mortem",
+        variable: "JOBCRED_POST_MORTEM",
+        allowed: "auto, always, off",
+        default: "auto",
+        meaning: "When `jobcred run` says on stderr, in a few lines, what became of the job's tokens: `auto` is when COMMAND has failed without being told to end.",
+        danger: "",
+        example: r#""off""#,
+        set: |given, config| put(word(given, &POST_MORTEMS), &mut config.post_mortem),
+    },
+    Key {
+        name: "job_log",
+        variable: "JOBCRED_JOB_LOG",
+        allowed: "auto, off, or an absolute path of a directory",
+        default: "auto",
+        meaning: "Where the agent keeps a log of what happened to the job's tokens, one JSON object a line, at most 2 MiB for each node and run. `auto` is `logs/jobcred` in the working directory, where there is a `logs` or in an Azure ML job, which uploads it. Ids, resources and errors are in it; tokens, secrets and user names are not.",
+        danger: "",
+        example: r#""/var/log/jobcred""#,
+        set: |given, config| match given {
+            Given::Text("auto") => put(Ok(JobLog::Auto), &mut config.job_log),
+            Given::Text("off") => put(Ok(JobLog::Off), &mut config.job_log),
+            Given::Toml(toml::Value::String(text)) if text == "auto" => {
+                put(Ok(JobLog::Auto), &mut config.job_log)
+            }
+            Given::Toml(toml::Value::String(text)) if text == "off" => {
+                put(Ok(JobLog::Off), &mut config.job_log)
+            }
+            given => put(path(given).map(JobLog::In), &mut config.job_log),
+        },
+    },
+    Key {
         name: "log_format",
         variable: "JOBCRED_LOG_FORMAT",
         allowed: "text, json",
@@ -322,10 +417,19 @@ pub const REGISTRY_KEYS: &[RegistryKey] = &[
         name: "tenant_id",
         allowed: "a GUID or a domain name",
         default: "the identity's own",
-        meaning: "The tenant that issues the token and is named in the exchange. A managed identity can't leave its own.",
+        meaning: "The tenant that issues the token and is named in the exchange. A managed identity can't leave its own: see `federated`.",
         danger: "",
         example: r#""66666666-7777-8888-9999-000000000000""#,
         set: |given, registry| put_some(tenant(given), &mut registry.tenant_id),
+    },
+    RegistryKey {
+        name: "federated",
+        allowed: "true or false; needs `client_id` and `tenant_id`",
+        default: "false",
+        meaning: "Whether `client_id` is not an identity of the compute but an application in `tenant_id` that trusts the job's identity, as with `federated.client_id`.",
+        danger: "",
+        example: "true",
+        set: |given, registry| put(boolean(given), &mut registry.federated),
     },
     RegistryKey {
         name: "audience",

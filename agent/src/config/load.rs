@@ -81,11 +81,38 @@ impl Config {
                 allowed: "together with `socket_group`, a group they are in".to_owned(),
             });
         }
+        check_federated(&config, &mut mistakes);
         match ConfigErrors::from_mistakes(mistakes) {
             Some(errors) => Err(errors),
             None => Ok(config),
         }
     }
+}
+
+/// An application is told by both of its ids.
+fn check_federated(config: &Config, mistakes: &mut Vec<Mistake>) {
+    let federated = &config.federated;
+    let (key, why) = match (&federated.client_id, &federated.tenant_id) {
+        (Some(_), None) => (
+            "federated.client_id",
+            "nothing says in which tenant this application acts",
+        ),
+        (None, Some(_)) => (
+            "federated.tenant_id",
+            "nothing says which application acts in this tenant",
+        ),
+        (None, None) if federated.resources.is_some() => {
+            ("federated.resources", "nothing says for which application")
+        }
+        _ => return,
+    };
+    mistakes.push(Mistake {
+        origin: key.to_owned(),
+        key: key.to_owned(),
+        value: None,
+        why: why.to_owned(),
+        allowed: "`federated.client_id` together with `federated.tenant_id`".to_owned(),
+    });
 }
 
 fn read_file(file: ConfigFile<'_>, config: &mut Config, mistakes: &mut Vec<Mistake>) {

@@ -20,7 +20,7 @@ use crate::resource::Cloud;
 use crate::strategy::Strategy;
 
 pub use self::error::{ConfigErrors, Mistake};
-pub use self::fingerprint::fingerprint;
+pub use self::fingerprint::{fingerprint, place_fingerprint};
 pub use self::keys::{FILE_VARIABLE, KEYS, Key, REGISTRY_KEYS, RegistryKey};
 pub use self::load::{ConfigFile, MAX_FILE_BYTES, Override};
 
@@ -49,6 +49,10 @@ pub struct Config {
     pub allow_node_identity: bool,
     /// Who the tokens must belong to.
     pub expect: Expect,
+    /// The application that the job acts as in another tenant.
+    pub federated: Federated,
+    /// The tenant that the Azure CLI is asked for; `None` is its login's own.
+    pub azure_cli_tenant: Option<String>,
     /// Whether IMDS may be probed when the environment names no endpoint.
     pub probe: bool,
     /// The issuer's base URL (https); `None` is `AZURE_AUTHORITY_HOST` or the cloud's.
@@ -63,6 +67,12 @@ pub struct Config {
     pub grace: Duration,
     /// How long the sandbox's tokens live.
     pub sandbox_lifetime: Duration,
+    /// How long COMMAND is held back for the declared resources; zero is not at all.
+    pub prefetch_timeout: Duration,
+    /// When `run` says what became of the tokens.
+    pub post_mortem: PostMortem,
+    /// Where what happens is written down for after the job.
+    pub job_log: JobLog,
     /// Whether COMMAND must not start when no tokens can be had.
     pub required: bool,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`; `None` is `info` for a sidecar and `warn` under `run`.
@@ -82,6 +92,37 @@ pub struct Expect {
     pub client_id: Option<String>,
 }
 
+/// The application that accepts the job's identity in place of a secret; its ids are given together or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Federated {
+    /// Its client id.
+    pub client_id: Option<String>,
+    /// The tenant it acts in.
+    pub tenant_id: Option<String>,
+    /// The resources whose tokens are the application's when a request names nobody; `None` is all.
+    pub resources: Option<Vec<String>>,
+}
+
+/// An application in the tenant it acts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Application<'a> {
+    /// Its client id.
+    pub client_id: &'a str,
+    /// The tenant.
+    pub tenant_id: &'a str,
+}
+
+impl Federated {
+    /// The application, where one is configured.
+    #[must_use]
+    pub fn application(&self) -> Option<Application<'_>> {
+        Some(Application {
+            client_id: self.client_id.as_deref()?,
+            tenant_id: self.tenant_id.as_deref()?,
+        })
+    }
+}
+
 /// Settings of one registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryConfig {
@@ -91,8 +132,34 @@ pub struct RegistryConfig {
     pub tenant_id: Option<String>,
     /// The audience to ask for, pinned; `None` is the registry's own with the fallback above.
     pub audience: Option<String>,
+    /// Whether `client_id` is an application in `tenant_id` that accepts the job's identity in place of a secret.
+    pub federated: bool,
     /// Answer "no credentials" instead of an error when the exchange is denied, for registries with anonymous pull.
     pub anonymous_when_denied: bool,
+}
+
+/// When `run` says, after COMMAND, what became of the job's tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PostMortem {
+    /// When COMMAND failed and was not told to end.
+    #[default]
+    Auto,
+    /// Whenever COMMAND has ended.
+    Always,
+    /// Never.
+    Off,
+}
+
+/// Where the job's log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum JobLog {
+    /// `logs/jobcred` of the working directory, where that is a place to leave something.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Off,
+    /// This directory.
+    In(PathBuf),
 }
 
 /// How log lines look.
@@ -145,6 +212,8 @@ impl Default for Config {
             allow_identities: None,
             allow_node_identity: false,
             expect: Expect::default(),
+            federated: Federated::default(),
+            azure_cli_tenant: None,
             probe: true,
             authority_host: None,
             ca_file: None,
@@ -152,6 +221,9 @@ impl Default for Config {
             registries: BTreeMap::new(),
             grace: Duration::from_secs(25),
             sandbox_lifetime: Duration::from_secs(60 * 60),
+            prefetch_timeout: Duration::from_secs(30),
+            post_mortem: PostMortem::Auto,
+            job_log: JobLog::Auto,
             required: false,
             log: None,
             log_format: LogFormat::Text,

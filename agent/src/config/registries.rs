@@ -51,6 +51,7 @@ fn read_table(host: &str, table: &toml::Value, wrongs: &mut Vec<Wrong>) -> Regis
     for (name, value) in settings {
         read_setting(host, name, Given::Toml(value), &mut registry, wrongs);
     }
+    check(host, &registry, wrongs);
     registry
 }
 
@@ -74,7 +75,21 @@ fn read_compact<'a>(
             wrongs.push(below(host, None, wrong, "host;setting=value;..."));
         }
     }
+    check(host, &registry, wrongs);
     registry
+}
+
+/// An application is told by both of its ids.
+fn check(host: &str, registry: &RegistryConfig, wrongs: &mut Vec<Wrong>) {
+    if registry.federated && (registry.client_id.is_none() || registry.tenant_id.is_none()) {
+        let wrong = Wrong::new(None, "nothing says which application, or in which tenant");
+        wrongs.push(below(
+            host,
+            Some("federated"),
+            wrong,
+            "together with `client_id` and `tenant_id`",
+        ));
+    }
 }
 
 fn read_setting(

@@ -14,6 +14,8 @@ use crate::error::TokenError;
 use crate::strategy::{Choice, Strategy, Upstream};
 use crate::token::{AccessToken, Identity};
 
+/// Why an expectation of the configuration holds.
+const CONFIG: &str = "the configuration expects it";
 /// How many identities are remembered. A job uses a handful; beyond this an identity is still held to the name it was
 /// asked for by, only not to what its earlier tokens said.
 const MAX_IDENTITIES: usize = 256;
@@ -237,13 +239,38 @@ impl Pin {
         new: &Principal,
     ) -> Option<Mismatch> {
         const STRATEGY: &str = "the strategy announced it";
-        const CONFIG: &str = "the configuration expects it";
         const REQUEST: &str = "the request named it";
         const CHECK_EXPECT: &str =
             "Correct `expect` in jobcred's configuration, or the identity of the job.";
         const CHECK_IDENTITY: &str = "The endpoint answered with another identity than the one it was asked for: check which identities are assigned to the compute.";
         const CHECK_TENANT: &str = "The issuer answered for another tenant than the one it was asked for: check the tenant's id.";
 
+        const CONFIGURED: &str = "the configuration names it";
+        const CHECK_APPLICATION: &str = "The issuer answered for another application or tenant than the configured one: check `federated` and `authority_host`.";
+        if let Identity::Application {
+            client_id,
+            tenant_id,
+        } = identity
+        {
+            // What the configuration expects of the job's own identity does not hold for it.
+            let tenant = Some(tenant_id.as_str()).filter(|tenant| is_guid(tenant));
+            return first_wrong([
+                (
+                    "client id",
+                    Some(client_id.as_str()),
+                    &new.app_id,
+                    CONFIGURED,
+                    CHECK_APPLICATION,
+                ),
+                (
+                    "tenant",
+                    tenant,
+                    &new.tenant_id,
+                    CONFIGURED,
+                    CHECK_APPLICATION,
+                ),
+            ]);
+        }
         let tenant = tenant.filter(|tenant| is_guid(tenant));
         let is_job = *identity == Identity::Job;
         let is_home = tenant.is_none();
@@ -305,25 +332,38 @@ impl Pin {
             ),
             ("tenant", tenant, &new.tenant_id, REQUEST, CHECK_TENANT),
         ];
-        rules
-            .into_iter()
-            .find_map(|(what, expected, found, why, hint)| {
-                let expected = expected?;
-                // Whoever configures an expectation wants it held: a token that does not tell cannot be known to meet it.
-                let found = match found.as_deref() {
-                    Some(found) => found,
-                    None if why == CONFIG => "not told by the token",
-                    None => return None,
-                };
-                (!expected.eq_ignore_ascii_case(found)).then(|| Mismatch {
-                    what,
-                    expected: expected.to_owned(),
-                    found: found.to_owned(),
-                    why: why.to_owned(),
-                    hint,
-                })
-            })
+        first_wrong(rules)
     }
+}
+
+/// What is checked, what it has to be, what the token says, who says what it has to be, and what to do.
+type Rule<'a> = (
+    &'static str,
+    Option<&'a str>,
+    &'a Option<String>,
+    &'static str,
+    &'static str,
+);
+
+fn first_wrong<'a>(rules: impl IntoIterator<Item = Rule<'a>>) -> Option<Mismatch> {
+    rules
+        .into_iter()
+        .find_map(|(what, expected, found, why, hint)| {
+            let expected = expected?;
+            // Whoever configures an expectation wants it held: a token that does not tell cannot be known to meet it.
+            let found = match found.as_deref() {
+                Some(found) => found,
+                None if why == CONFIG => "not told by the token",
+                None => return None,
+            };
+            (!expected.eq_ignore_ascii_case(found)).then(|| Mismatch {
+                what,
+                expected: expected.to_owned(),
+                found: found.to_owned(),
+                why: why.to_owned(),
+                hint,
+            })
+        })
 }
 
 /// What earlier tokens said and this one says otherwise.

@@ -92,7 +92,9 @@ impl Registry {
         server: &LoginServer,
         settings: &RegistryConfig,
     ) -> Result<Entra, TokenError> {
-        let tenant = settings.tenant_id.as_deref();
+        // An application's tenant is part of who it is.
+        let is_application = matches!(identity, Identity::Application { .. });
+        let tenant = settings.tenant_id.as_deref().filter(|_| !is_application);
         let own = Cloud::container_registry();
         let arm = self.config.cloud.resource_manager();
         if let Some(pinned) = &settings.audience {
@@ -114,7 +116,8 @@ impl Registry {
             }
             Err(error) => error,
         };
-        if !is_audience_refused(&error) {
+        // Entra itself has the registry's audience: what it refuses there, it refuses for what it says.
+        if is_application || !is_audience_refused(&error) {
             return Err(error);
         }
         if !self.config.registry_arm_fallback {
@@ -159,7 +162,7 @@ impl Registry {
         match own {
             Some(own) if own.eq_ignore_ascii_case(tenant) => Ok(token),
             _ => Err(error.with_hint(
-                "This registry's `tenant_id` is not the tenant of the job's identity, which can't leave its own: correct it, or use an identity of that tenant.",
+                "This registry's `tenant_id` is not the tenant of the job's identity, which can't leave its own: correct it, or set `federated = true` and the `client_id` of an application that trusts the job's identity.",
             )),
         }
     }

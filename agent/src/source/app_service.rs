@@ -6,7 +6,7 @@ use jobcred_wire::Secret;
 use url::Url;
 
 use super::answer::Issuer;
-use super::ask::{Asker, refuse_tenant, with_query};
+use super::ask::{Asker, refuse_application, refuse_tenant, with_query};
 use super::{Outside, Source, SourceRequest};
 use crate::error::TokenError;
 use crate::token::{AccessToken, Identity};
@@ -62,6 +62,7 @@ impl Source for AppService {
             Identity::ClientId(id) => Some(("client_id", id.as_str())),
             Identity::ObjectId(id) => Some(("object_id", id.as_str())),
             Identity::ResourceId(id) => Some(("mi_res_id", id.as_str())),
+            Identity::Application { .. } => return Err(refuse_application(request)),
         });
         let outgoing = Request::get(with_query(&self.endpoint, &query), Route::Direct)
             .with_secret_header(SECRET_HEADER, &self.header)

@@ -69,6 +69,14 @@ pub(super) fn refuse_tenant(request: &SourceRequest, source: &str) -> Result<(),
     .malformed())
 }
 
+/// Refuses an application: it is asked for with the job's own token, not at the endpoint that gives that one.
+pub(super) fn refuse_application(request: &SourceRequest) -> TokenError {
+    refuse_identity(
+        request,
+        "this endpoint has the compute's own identities only",
+    )
+}
+
 /// Refuses a named identity for good.
 pub(super) fn refuse_identity(request: &SourceRequest, why: &str) -> TokenError {
     TokenError::new(

@@ -7,7 +7,7 @@ use url::Url;
 use async_trait::async_trait;
 
 use super::answer::Issuer;
-use super::ask::{Asker, refuse_identity, refuse_tenant, with_query};
+use super::ask::{Asker, refuse_application, refuse_identity, refuse_tenant, with_query};
 use super::{Outside, Source, SourceRequest};
 use crate::error::TokenError;
 use crate::strategy::Strategy;
@@ -22,6 +22,7 @@ const API_VERSION: &str = "2017-09-01";
 /// Asks Azure ML's managed-identity endpoint.
 #[derive(Debug)]
 pub struct AzureMl {
+    name: &'static str,
     endpoint: Url,
     secret: Option<Secret>,
     client_id: Option<String>,
@@ -31,6 +32,9 @@ pub struct AzureMl {
 
 impl AzureMl {
     /// `client_id` is sent when a request names no identity.
+    ///
+    /// # Errors
+    /// For a secret that no header can hold.
     pub fn new(
         endpoint: Url,
         secret: Option<Secret>,
@@ -39,6 +43,7 @@ impl AzureMl {
         outside: &Outside,
     ) -> Result<Self, InvalidSecret> {
         let source = Self {
+            name: NAME,
             asker: outside.asker(
                 // There the endpoint answers with the signed-in user's token.
                 if strategy == Strategy::ComputeInstanceUser {
@@ -55,6 +60,23 @@ impl AzureMl {
             empty_client_id_helps: strategy != Strategy::Kubernetes,
         };
         source.request("", None)?;
+        Ok(source)
+    }
+
+    /// The same protocol as App Service spoke it in 2017, in refusals named for what it is there.
+    ///
+    /// # Errors
+    /// For a secret that no header can hold.
+    pub fn of_app_service(
+        endpoint: Url,
+        secret: Secret,
+        client_id: Option<String>,
+        strategy: Strategy,
+        outside: &Outside,
+    ) -> Result<Self, InvalidSecret> {
+        let mut source = Self::new(endpoint, Some(secret), client_id, strategy, outside)?;
+        source.name = "app-service-2017";
+        source.asker.issuer = Issuer::AppService;
         Ok(source)
     }
 
@@ -79,18 +101,19 @@ impl AzureMl {
 #[async_trait]
 impl Source for AzureMl {
     fn name(&self) -> &'static str {
-        NAME
+        self.name
     }
 
     async fn fetch(&self, request: &SourceRequest) -> Result<AccessToken, TokenError> {
-        refuse_tenant(request, "Azure ML's identity endpoint")?;
+        refuse_tenant(request, "the platform's identity endpoint")?;
         let client_id = match &request.identity {
             Identity::Job => self.client_id.as_deref(),
             Identity::ClientId(id) => Some(id.as_str()),
+            Identity::Application { .. } => return Err(refuse_application(request)),
             Identity::ObjectId(_) | Identity::ResourceId(_) => {
                 return Err(refuse_identity(
                     request,
-                    "Azure ML's identity endpoint knows identities by client id only",
+                    "the platform's identity endpoint knows identities by client id only",
                 )
                 .with_hint("name the identity by its client id"));
             }

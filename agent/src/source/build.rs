@@ -9,11 +9,11 @@ use url::Url;
 use super::answer::Issuer;
 use super::ask::Asker;
 use super::{
-    AppService, AzureMl, Imds, OnBehalfOf, SandboxSource, ServicePrincipal, Source,
+    AppService, AzureCli, AzureMl, Imds, OnBehalfOf, SandboxSource, ServicePrincipal, Source,
     WorkloadIdentity,
 };
 use crate::error::TokenError;
-use crate::platform::{Clock, Files};
+use crate::platform::{Clock, Environment, Files};
 use crate::strategy::{Choice, StartError, Upstream, reason};
 use crate::transport::{InvalidSecret, RetryPolicy, Transport};
 
@@ -26,6 +26,8 @@ pub struct Outside {
     pub clock: Clock,
     /// Where a federated token is read.
     pub files: Files,
+    /// What programs that are called are given.
+    pub environment: Environment,
     /// How long a sandbox token lives.
     pub sandbox_lifetime: Duration,
 }
@@ -55,6 +57,16 @@ pub fn build(choice: &Choice, outside: &Outside) -> Result<Arc<dyn Source>, Star
     let source: Arc<dyn Source> = match &choice.upstream {
         Upstream::AzureMl { endpoint, secret } => Arc::new(
             AzureMl::new(
+                endpoint.clone(),
+                secret.clone(),
+                client_id,
+                choice.strategy,
+                outside,
+            )
+            .map_err(|error| bad_secret("MSI_SECRET", error))?,
+        ),
+        Upstream::AppService2017 { endpoint, secret } => Arc::new(
+            AzureMl::of_app_service(
                 endpoint.clone(),
                 secret.clone(),
                 client_id,
@@ -103,14 +115,9 @@ pub fn build(choice: &Choice, outside: &Outside) -> Result<Arc<dyn Source>, Star
                 outside,
             ))
         }
-        Upstream::AzureCli => {
-            return Err(StartError {
-                code: reason::AZURE_CLI_NOT_BUILT,
-                message: "this build of jobcred cannot use the Azure CLI's login".to_owned(),
-                hint: "choose another strategy, for example service-principal or sandbox"
-                    .to_owned(),
-            });
-        }
+        Upstream::AzureCli {
+            program, tenant, ..
+        } => Arc::new(AzureCli::new(program.clone(), tenant.clone(), outside)),
         Upstream::Sandbox => Arc::new(
             SandboxSource::new(outside.clock.clone(), outside.sandbox_lifetime).map_err(
                 |error| StartError {

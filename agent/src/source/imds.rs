@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::answer::Issuer;
-use super::ask::{Asker, refuse_tenant, with_query};
+use super::ask::{Asker, refuse_application, refuse_tenant, with_query};
 use super::{Outside, Source, SourceRequest};
 use crate::error::TokenError;
 use crate::token::{AccessToken, Identity};
@@ -55,6 +55,7 @@ impl Source for Imds {
             Identity::ObjectId(id) => Some(("object_id", id.as_str())),
             // The spelling the service itself prefers; App Service has another.
             Identity::ResourceId(id) => Some(("msi_res_id", id.as_str())),
+            Identity::Application { .. } => return Err(refuse_application(request)),
         });
         let outgoing = Request::get(with_query(&self.endpoint, &query), Route::Direct)
             .with_header(METADATA, HeaderValue::from_static("true"));

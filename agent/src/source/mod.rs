@@ -3,9 +3,11 @@
 mod answer;
 mod app_service;
 mod ask;
+mod azure_cli;
 mod azure_ml;
 mod build;
 mod entra;
+mod federated;
 mod imds;
 mod on_behalf_of;
 mod probe;
@@ -18,8 +20,10 @@ mod workload_identity;
 use async_trait::async_trait;
 
 pub use self::app_service::AppService;
+pub use self::azure_cli::AzureCli;
 pub use self::azure_ml::AzureMl;
 pub use self::build::{Outside, build};
+pub use self::federated::Federated;
 pub use self::imds::Imds;
 pub use self::on_behalf_of::OnBehalfOf;
 pub use self::probe::probe;

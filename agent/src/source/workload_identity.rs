@@ -111,7 +111,7 @@ impl Source for WorkloadIdentity {
 }
 
 #[derive(Debug)]
-struct Assertion(Secret);
+pub(super) struct Assertion(pub(super) Secret);
 
 #[async_trait]
 impl ClientAssertion for Assertion {

@@ -1,5 +1,7 @@
 //! The strategies that only the configuration can choose: for continuous integration, laptops and demonstrations.
 
+use std::path::PathBuf;
+
 use super::candidate::{Finding, Verdict, View};
 use super::reading::{Id, is_tenant};
 use super::{StartError, Strategy, Upstream, kubernetes, reason};
@@ -18,7 +20,13 @@ pub(super) fn service_principal(view: &View<'_>, configured: bool) -> Finding {
             Err(why) => Verdict::Fails(StartError {
                 code: reason::SERVICE_PRINCIPAL_INCOMPLETE,
                 message: format!("the strategy service-principal is configured, but {why}"),
-                hint: "Set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET.".to_owned(),
+                hint: if view.variable("AZURE_CLIENT_CERTIFICATE_PATH").is_some() {
+                    "Set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET. jobcred cannot use a certificate (AZURE_CLIENT_CERTIFICATE_PATH): \
+                     make a secret, or let the application trust a managed identity or the pod."
+                } else {
+                    "Set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET."
+                }
+                .to_owned(),
             }),
         }
     } else {
@@ -48,20 +56,38 @@ fn principal_upstream(view: &View<'_>) -> Result<Upstream, String> {
     })
 }
 
-pub(super) fn azure_cli(configured: bool) -> Finding {
-    let verdict = if configured {
-        Verdict::Fails(StartError {
+pub(super) fn azure_cli(view: &View<'_>, configured: bool) -> Finding {
+    if !configured {
+        return Finding {
+            verdict: only_when_configured(),
+            evidence: Vec::new(),
+        };
+    }
+    let verdict = match &view.facts.azure_cli {
+        Some(program) => Verdict::applies(
+            Strategy::AzureCli,
+            reason::CONFIGURED,
+            "Tokens are those of the Azure CLI's login.",
+            Upstream::AzureCli {
+                program: program.clone(),
+                config_dir: view
+                    .variable("AZURE_CONFIG_DIR")
+                    .map(PathBuf::from)
+                    .or_else(|| Some(PathBuf::from(view.variable("HOME")?).join(".azure"))),
+                tenant: view.config.azure_cli_tenant.clone(),
+            },
+        ),
+        None => Verdict::Fails(StartError {
             code: reason::AZURE_CLI_UNAVAILABLE,
-            message: "the strategy azure-cli is configured, but this version of jobcred cannot use the Azure CLI's login yet"
+            message: "the strategy azure-cli is configured, but no directory of PATH has a program `az`"
                 .to_owned(),
-            hint: "Configure `service-principal`, or use `jobcred run --sandbox` where made-up tokens will do.".to_owned(),
-        })
-    } else {
-        only_when_configured()
+            hint: "Install the Azure CLI and run `az login`, or put its directory on PATH; in a job, leave the strategy out of the configuration."
+                .to_owned(),
+        }),
     };
     Finding {
         verdict,
-        evidence: Vec::new(),
+        evidence: view.evidence(&["PATH", "AZURE_CONFIG_DIR", "HOME"]),
     }
 }
 

@@ -64,7 +64,10 @@ pub(super) fn collect(view: &View<'_>, choice: Option<&Choice>) -> Vec<Notice> {
             "Unset IDENTITY_SERVER_THUMBPRINT.",
         ));
     }
-    if matches!(upstream, Some(Upstream::AzureMl { .. })) {
+    if matches!(
+        upstream,
+        Some(Upstream::AzureMl { .. } | Upstream::AppService2017 { .. })
+    ) {
         notices.push(info(
             reason::BYPASS_OLD_SDK,
             "MSI_ENDPOINT still leads to the platform: tools that look at it first (azure-identity before 1.6, AzureML's own data tools) \

@@ -152,7 +152,7 @@ pub(super) fn consider(view: &View<'_>, strategy: Strategy, configured: bool) ->
         Strategy::SystemIdentity => system_identity(view, configured),
         Strategy::ComputeInstanceUser => compute_instance_user(view, configured),
         Strategy::ServicePrincipal => application::service_principal(view, configured),
-        Strategy::AzureCli => application::azure_cli(configured),
+        Strategy::AzureCli => application::azure_cli(view, configured),
         Strategy::Sandbox => application::sandbox(configured),
     }
 }

@@ -177,7 +177,7 @@ fn ids(
         Some(
             Upstream::WorkloadIdentity { .. }
             | Upstream::ServicePrincipal { .. }
-            | Upstream::AzureCli
+            | Upstream::AzureCli { .. }
             | Upstream::Sandbox,
         )
         | None => return,

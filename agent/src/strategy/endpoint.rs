@@ -116,9 +116,15 @@ fn azure_ml(facts: &Facts) -> Named {
                 "MSI_ENDPOINT without MSI_SECRET is Azure Cloud Shell",
             ))
         }
-        Address::Usable(endpoint) => {
-            Named::Usable(VARIABLE, Upstream::AzureMl { endpoint, secret })
-        }
+        Address::Usable(endpoint) => Named::Usable(
+            VARIABLE,
+            match secret {
+                Some(secret) if !facts.on_azure_ml() && !facts.in_kubernetes() => {
+                    Upstream::AppService2017 { endpoint, secret }
+                }
+                secret => Upstream::AzureMl { endpoint, secret },
+            },
+        ),
     }
 }
 

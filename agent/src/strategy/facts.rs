@@ -1,6 +1,6 @@
 //! What the selection looks at: the environment, a few files, and the result of at most one probe. Reading only.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,8 @@ pub struct Facts {
     pub sso_file: bool,
     /// Whether the file named by `AZURE_FEDERATED_TOKEN_FILE` is there.
     pub token_file: bool,
+    /// The first `az` on `PATH`.
+    pub azure_cli: Option<PathBuf>,
     /// The result of the probe; `None` like [`ProbeResult::NotMade`].
     pub probe: Option<ProbeResult>,
 }
@@ -75,6 +77,9 @@ impl Facts {
             token_file: environment
                 .get("AZURE_FEDERATED_TOKEN_FILE")
                 .is_some_and(|path| files.exists(Path::new(path))),
+            azure_cli: environment
+                .get("PATH")
+                .and_then(|path| find_program(path, "az", files)),
             probe: None,
         }
     }
@@ -120,4 +125,14 @@ impl Facts {
             .get(OWN_ENDPOINTS_VARIABLE)
             .is_some_and(|list| list.split_ascii_whitespace().any(|own| own == url))
     }
+}
+
+/// The first program of this name on a search path. Relative parts are left out: what they name depends on where a process
+/// happens to be.
+fn find_program(path: &str, name: &str, files: &Files) -> Option<PathBuf> {
+    path.split(':')
+        .map(Path::new)
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(name))
+        .find(|program| files.exists(program))
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::candidate::{Finding, Verdict, View};
 use super::endpoint::{self, Imds, Named};
-use super::reading::{Id, authority, is_tenant};
-use super::{StartError, Strategy, Upstream, reason};
+use super::reading::{Id, is_tenant};
+use super::{StartError, Strategy, Upstream, federation_issuer, reason};
 
 /// The variables that the workload identity webhook puts into a pod and that the exchange cannot do without.
 const WORKLOAD_IDENTITY: [&str; 3] = [
@@ -188,15 +188,8 @@ fn workload_identity(view: &View<'_>) -> Federation {
 
 /// The issuer: configured, else in the environment, else the cloud's.
 pub(super) fn issuer(view: &View<'_>) -> Result<url::Url, &'static str> {
-    let text = match (
-        &view.config.authority_host,
-        view.variable("AZURE_AUTHORITY_HOST"),
-    ) {
-        (Some(url), _) => url.as_str(),
-        (None, Some(text)) => text,
-        (None, None) => view.config.cloud.authority(),
-    };
-    authority(text).ok_or("AZURE_AUTHORITY_HOST (or authority_host) is no https address")
+    federation_issuer(&view.facts.environment, view.config)
+        .map_err(|_| "AZURE_AUTHORITY_HOST (or authority_host) is no https address")
 }
 
 fn invalid(why: &str) -> Federation {

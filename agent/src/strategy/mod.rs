@@ -7,6 +7,7 @@ mod conflict;
 mod endpoint;
 mod evidence;
 mod facts;
+mod federation;
 mod kubernetes;
 mod notice;
 mod promise;
@@ -21,6 +22,7 @@ use jobcred_wire::{Explanation, Secret};
 use url::Url;
 
 pub use self::facts::{Facts, OWN_ENDPOINTS_VARIABLE, ProbeResult};
+pub use self::federation::{FederationError, federation_issuer, refuses_federation};
 pub use self::promise::promise_broken;
 pub use self::select::{select, wants_probe};
 
@@ -54,6 +56,13 @@ pub enum Upstream {
         endpoint: Url,
         /// `MSI_SECRET`; sent as the header `secret`.
         secret: Option<Secret>,
+    },
+    /// App Service as it was in 2017 (2017-09-01), and other hosts that still speak so.
+    AppService2017 {
+        /// `MSI_ENDPOINT`.
+        endpoint: Url,
+        /// `MSI_SECRET`; sent as the header `secret`.
+        secret: Secret,
     },
     /// Azure ML's on-behalf-of endpoint.
     OnBehalfOf {
@@ -97,7 +106,14 @@ pub enum Upstream {
         secret: Secret,
     },
     /// The Azure CLI.
-    AzureCli,
+    AzureCli {
+        /// The program, an absolute path.
+        program: PathBuf,
+        /// Where it keeps its login: `AZURE_CONFIG_DIR`, else below `HOME`; `None` where neither is set.
+        config_dir: Option<PathBuf>,
+        /// The tenant to name; `None` is that of its login's default subscription.
+        tenant: Option<String>,
+    },
     /// The sandbox's own issuer.
     Sandbox,
 }
@@ -149,6 +165,10 @@ impl Choice {
             Upstream::AppService { endpoint, .. } => {
                 format!("App Service endpoint {}", evidence::url_in_words(endpoint))
             }
+            Upstream::AppService2017 { endpoint, .. } => format!(
+                "App Service endpoint {}, as of 2017",
+                evidence::url_in_words(endpoint)
+            ),
             Upstream::Imds { base } => format!("IMDS at {}", evidence::url_in_words(base)),
             Upstream::WorkloadIdentity {
                 authority,
@@ -168,7 +188,16 @@ impl Choice {
                 "{}, tenant {tenant}, client id {client_id}",
                 evidence::url_in_words(authority)
             ),
-            Upstream::AzureCli => return "the Azure CLI".to_owned(),
+            Upstream::AzureCli {
+                program, tenant, ..
+            } => {
+                let program = program.display().to_string();
+                let program = evidence::printable(&program);
+                return match tenant {
+                    Some(tenant) => format!("the Azure CLI, {program}, tenant {tenant}"),
+                    None => format!("the Azure CLI, {program}"),
+                };
+            }
             Upstream::Sandbox => return "nobody: tokens are made up here".to_owned(),
         };
         match (&self.upstream, &self.client_id) {

@@ -63,7 +63,8 @@ codes! {
         NODE_IDENTITY_REFUSED = "node_identity_refused": "Only IMDS is left, and in this pod it stands for the node, not for the job.";
         KUBERNETES_IMDS_NO_ANSWER = "kubernetes_imds_no_answer": "Only IMDS is left, and it does not answer.";
         SERVICE_PRINCIPAL_INCOMPLETE = "service_principal_incomplete": "service-principal is configured, but a variable is missing or impossible.";
-        AZURE_CLI_UNAVAILABLE = "azure_cli_unavailable": "azure-cli is configured, but this version cannot use it.";
+        AZURE_CLI_UNAVAILABLE = "azure_cli_unavailable": "azure-cli is configured, but there is no `az` on PATH.";
+        FEDERATION_IMPOSSIBLE = "federation_impossible": "An application to act as is configured, but the job's tokens are no managed identity's.";
         NOTHING_FOUND = "nothing_found": "Nothing in the environment leads to an identity.";
     }
 }
@@ -74,7 +75,6 @@ codes! {
         NO_WAY_OUT = "no_way_out": "The way to the issuer cannot be set up: the configured roots cannot be read, say.";
         SECRET_NOT_SENDABLE = "secret_not_sendable": "The endpoint's secret holds characters that no HTTP header can.";
         AUTHORITY_NOT_HTTPS = "authority_not_https": "The issuer's address is not https.";
-        AZURE_CLI_NOT_BUILT = "azure_cli_not_built": "This version cannot use the Azure CLI's login.";
         DECISION_CHANGED = "decision_changed": "The agent was started again, and what it finds now would lead to another identity than at the job's start.";
         DECISION_LOST = "decision_lost": "The agent cannot read what it was given, or what was decided at the job's start.";
         AGENT_KEEPS_ENDING = "agent_keeps_ending": "The agent ended several times in a row; what answers instead has no tokens.";
@@ -115,6 +115,8 @@ codes! {
         SINGULARITY_IDENTITY = "singularity_identity": "The job names its identity by a resource id, which is not sent by default.";
         ONLINE_ENDPOINT = "online_endpoint": "This looks like an online endpoint, which is out of scope.";
         SPARK_OUT_OF_SCOPE = "spark_out_of_scope": "User identity in Spark works in another way, which is out of scope.";
+        FEDERATED_APPLICATION = "federated_application": "Tokens are those of an application in another tenant that trusts the job's identity.";
+        FEDERATED_REGISTRY = "federated_registry": "A registry is asked as an application in another tenant that trusts the job's identity.";
         SANDBOX_TOKENS = "sandbox_tokens": "Tokens are made up and worth nothing outside the sandbox.";
         BYPASS_ENVIRONMENT_CREDENTIAL = "bypass_environment_credential": "SDKs try the application in the environment before any managed identity.";
         BYPASS_WORKLOAD_IDENTITY = "bypass_workload_identity": "SDKs try workload identity before any managed identity.";

@@ -5,7 +5,7 @@ use jobcred_wire::{Candidate, Explanation, Notice, Outcome};
 use super::candidate::{Finding, ORDER, Verdict, View, consider};
 use super::{
     Choice, Facts, ProbeResult, Selection, StartError, Strategy, bypass, conflict, endpoint,
-    evidence, notice, reason,
+    evidence, federation, notice, reason,
 };
 use crate::config::Config;
 
@@ -38,9 +38,20 @@ pub fn select(facts: &Facts, config: &Config) -> Selection {
             |(strategy, finding)| decide(*strategy, finding, config.strategy.is_some()),
         );
 
+    let (outcome, code, message) = match outcome {
+        Ok(choice) => match federation::check(&facts.environment, config, &choice) {
+            Ok(()) => (Ok(choice), code, message),
+            Err(error) => failed(error),
+        },
+        Err(error) => (Err(error), code, message),
+    };
+
     let mut notices: Vec<_> = outcome.as_ref().err().map(way_out).into_iter().collect();
     notices.extend(notice::collect(&view, decided, outcome.as_ref().ok()));
     notices.extend(conflict::collect(&view, decided, outcome.as_ref().ok()));
+    if let Ok(choice) = &outcome {
+        notices.extend(federation::collect(config, choice));
+    }
     notices.extend(bypass::collect(&view, outcome.as_ref().ok()));
     let explanation = Explanation {
         version: VERSION.to_owned(),

@@ -276,9 +276,10 @@ impl Entry {
             kind: key.kind().to_owned(),
             identity: match key.identity() {
                 Identity::Job => Identity::Job.to_string(),
-                Identity::ClientId(id) | Identity::ObjectId(id) | Identity::ResourceId(id) => {
-                    id.clone()
-                }
+                Identity::ClientId(id)
+                | Identity::ObjectId(id)
+                | Identity::ResourceId(id)
+                | Identity::Application { client_id: id, .. } => id.clone(),
             },
             resource: key.subject().to_owned(),
             obtained_on: token.map(|token| token.obtained_on.as_secs()),

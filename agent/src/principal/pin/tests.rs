@@ -54,7 +54,11 @@ fn choice(strategy: Strategy) -> Choice {
             client_id: A.to_owned(),
             secret: "s".into(),
         },
-        Strategy::AzureCli => Upstream::AzureCli,
+        Strategy::AzureCli => Upstream::AzureCli {
+            program: "/usr/bin/az".into(),
+            config_dir: None,
+            tenant: None,
+        },
         Strategy::Sandbox => Upstream::Sandbox,
         Strategy::ComputeIdentity | Strategy::SystemIdentity | Strategy::ComputeInstanceUser => {
             Upstream::AzureMl {

@@ -9,7 +9,7 @@ const SHOWN: usize = 200;
 const TOO_LONG_FOR_A_WORD: usize = 40;
 
 /// Upstream text fit for an error: one line, short, without the request's secrets, tokens and user names.
-pub(super) fn clean(text: &str, secrets: &[Secret]) -> Option<String> {
+pub(in crate::source) fn clean(text: &str, secrets: &[Secret]) -> Option<String> {
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret.expose(), "[secret]");

@@ -21,7 +21,9 @@ use crate::principal::jwt_expiry;
 use crate::token::AccessToken;
 use crate::transport::{Endpoint, Response};
 
+pub(super) use self::clean::clean;
 pub(super) use self::moment::unix_time;
+pub(super) use self::verdict::is_end_of_grant;
 
 /// No token is believed to live longer than this, so that a wrong date cannot pin a dead token. Entra's longest is 28 h.
 const LONGEST_LIFE: Duration = Duration::from_secs(48 * 3600);

@@ -33,6 +33,12 @@ struct Verdict {
     malformed: bool,
 }
 
+/// Whether Entra's number or words say that a user's grant is over.
+pub(in crate::source) fn is_end_of_grant(number: Option<u64>, text: &str) -> bool {
+    number.is_some_and(|number| GRANT_ENDED.contains(&number))
+        || GRANT_ENDED_WORDS.iter().any(|ended| text.contains(ended))
+}
+
 impl Question<'_> {
     /// Turns an answer that is no success into an error.
     pub(super) fn refused(&self, response: &Response, refusal: &Refusal) -> TokenError {
@@ -78,12 +84,7 @@ impl Question<'_> {
         };
         let text = refusal.text.as_deref().unwrap_or_default();
         let word = refusal.code.as_deref().unwrap_or_default();
-        let by_code = refusal
-            .number
-            .is_some_and(|number| GRANT_ENDED.contains(&number))
-            || GRANT_ENDED_WORDS
-                .iter()
-                .any(|ended| word == *ended || text.contains(ended));
+        let by_code = is_end_of_grant(refusal.number, text) || GRANT_ENDED_WORDS.contains(&word);
         // Words alone count only where nothing but a grant can be meant: the managed-identity endpoint says "SSO failure"
         // of any resource that it has no token for.
         let by_text = text.contains("SSO failure");
@@ -181,7 +182,9 @@ impl Question<'_> {
             (Issuer::Imds | Issuer::AppService, 400) => {
                 "no such identity is assigned here, or there are several and none was named: name one by its client id"
             }
-            (Issuer::AppService, 401 | 403) => "the endpoint does not accept IDENTITY_HEADER",
+            (Issuer::AppService, 401 | 403) => {
+                "the endpoint does not accept IDENTITY_HEADER (or MSI_SECRET, as of 2017)"
+            }
             (Issuer::Entra, 400 | 401) => "look the code up in Entra's reference of error codes",
             _ => "see whether the identity is assigned and the endpoint's address is right",
         }

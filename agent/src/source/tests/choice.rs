@@ -64,7 +64,21 @@ async fn every_upstream_has_its_source() {
     let imds = Upstream::Imds {
         base: url("http://127.0.0.1:1"),
     };
+    let app_service_2017 = |secret: &str| Upstream::AppService2017 {
+        endpoint: url("http://127.0.0.1:41741/MSI/token"),
+        secret: Secret::from(secret),
+    };
     for (strategy, upstream, expected) in [
+        (
+            Strategy::SystemIdentity,
+            app_service_2017("s"),
+            Ok("app-service-2017"),
+        ),
+        (
+            Strategy::SystemIdentity,
+            app_service_2017("a\nb"),
+            Err("secret_not_sendable"),
+        ),
         (Strategy::ComputeIdentity, azure_ml("s"), Ok("azure-ml")),
         (
             Strategy::ComputeIdentity,
@@ -110,8 +124,12 @@ async fn every_upstream_has_its_source() {
         ),
         (
             Strategy::AzureCli,
-            Upstream::AzureCli,
-            Err("azure_cli_not_built"),
+            Upstream::AzureCli {
+                program: PathBuf::from("/usr/bin/az"),
+                config_dir: None,
+                tenant: None,
+            },
+            Ok("azure-cli"),
         ),
         (Strategy::Sandbox, Upstream::Sandbox, Ok("sandbox")),
     ] {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Outside, Source, SourceRequest};
 use crate::error::TokenError;
-use crate::platform::{Clock, Files};
+use crate::platform::{Clock, Environment, Files};
 use crate::resource::{Cloud, Resource};
 use crate::token::{AccessToken, Identity};
 use crate::transport::Transport;
@@ -40,6 +40,7 @@ fn with(transport: Transport) -> Outside {
         transport: Arc::new(transport),
         clock: Clock::with_runtime(NOW),
         files: Files::system(),
+        environment: Environment::default(),
         sandbox_lifetime: Duration::from_secs(3600),
     }
 }
