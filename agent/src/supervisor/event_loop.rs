@@ -10,8 +10,10 @@ use nix::unistd::Pid;
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use super::agent::{Agent, HEALTHY_AFTER};
-use super::signals::{Relation, Signals, send, to_forward};
+use super::passing::take_in;
+use super::signals::{Relation, Signals, send};
 use super::timer::Timer;
+use super::witness::Witnesses;
 use super::{Ending, Entry, Plan, command, say};
 use crate::front::socket::SocketFile;
 
@@ -28,6 +30,8 @@ struct Supervisor {
     timer: Timer,
     command: i32,
     agent: Option<Agent>,
+    /// Who tells what was sent to the whole group; without them all is passed on.
+    witnesses: Option<Witnesses>,
     /// The signal that COMMAND is stopped by, while it is.
     stopped_by: Option<i32>,
     /// The signal that this process was itself told to stop by, until it is told to continue.
@@ -80,6 +84,7 @@ pub fn run(plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Ending {
         timer,
         command,
         agent,
+        witnesses: None,
         stopped_by: None,
         told_to_stop_by: None,
         ending: None,
@@ -92,6 +97,7 @@ pub fn run(plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Ending {
         send(command, number);
     }
     supervisor.start_agent();
+    supervisor.witnesses = Witnesses::start().ok();
     let ending = supervisor.watch_command();
     supervisor.end_agent();
     drop(socket);
@@ -130,11 +136,12 @@ impl Supervisor {
             if self.wait_for_event() {
                 self.on_timer();
             }
-            while let Some(received) = self.signals.next() {
-                self.note_job_control(received.number);
-                if let Some(number) = to_forward(received, Relation::to(self.command)) {
-                    send(self.command, number);
-                }
+            let passed = take_in(&self.signals, self.witnesses.as_mut(), self.command);
+            for number in passed.received {
+                self.note_job_control(number);
+            }
+            for number in passed.to_send {
+                send(self.command, number);
             }
         }
     }

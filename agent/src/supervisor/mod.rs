@@ -14,10 +14,12 @@ mod ending;
 mod entry;
 mod event_loop;
 mod no_proxy;
+mod passing;
 mod record;
 mod say;
 mod signals;
 mod timer;
+mod witness;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -30,6 +32,7 @@ pub use self::event_loop::run;
 pub use self::no_proxy::with_loopback;
 pub use self::record::{ConfigText, Decision, Given, Record};
 pub use self::say::say;
+pub use self::witness::serve_as_witness;
 
 /// What to run and with what.
 #[derive(Debug)]

@@ -9,6 +9,7 @@
 
 mod agent;
 mod command;
+mod group;
 mod place;
 mod sidecar;
 mod signals;

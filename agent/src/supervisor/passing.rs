@@ -1,0 +1,202 @@
+//! Passing signals on: those that wait here, less those that COMMAND has got already.
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use super::signals::{Received, Relation, Signals, to_forward};
+use super::witness::{Seen, Witnesses};
+
+/// What the kernel sends about children: never to a group.
+const CHILD: i32 = Signal::SIGCHLD as i32;
+/// How long to wait for a signal that a witness has and this process has not, in milliseconds.
+const MIDDLE: u8 = 2;
+
+/// What became of the signals that waited.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// The numbers of all of them, for what they mean to this process itself.
+    pub(super) received: Vec<i32>,
+    /// The numbers to send to COMMAND.
+    pub(super) to_send: Vec<i32>,
+}
+
+/// Takes in every signal that waits.
+pub(super) fn take_in(
+    signals: &Signals,
+    witnesses: Option<&mut Witnesses>,
+    command: i32,
+) -> Passed {
+    let next = || signals.next();
+    match witnesses {
+        Some(witnesses) => decide(
+            next,
+            || witnesses.ask(),
+            || Relation::to(command),
+            || wait_shortly(signals),
+        ),
+        None => decide(next, Seen::default, || Relation::to(command), || ()),
+    }
+}
+
+/// Until one comes, but not long: the kernel is in the middle of telling the group, or there is none to come.
+fn wait_shortly(signals: &Signals) {
+    let mut wait = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    let _ = poll(&mut wait, PollTimeout::from(MIDDLE));
+}
+
+fn decide(
+    mut next: impl FnMut() -> Option<Received>,
+    mut ask: impl FnMut() -> Seen,
+    relation: impl Fn() -> Relation,
+    wait: impl Fn(),
+) -> Passed {
+    let mut passed = Passed::default();
+    let mut take = |passed: &mut Passed| {
+        let mut missed = Vec::new();
+        while let Some(received) = next() {
+            passed.received.push(received.number);
+            if let Some(number) = to_forward(received, relation()) {
+                missed.push((number, received));
+            }
+        }
+        missed
+    };
+    let mut undecided = take(&mut passed);
+    // Asked after a terminal's signals, too, of which nothing is to be decided: one that stays with the witnesses would hide the
+    // next of its number, as signals of one number become one while they wait.
+    let mut is_news = passed.received.iter().any(|number| *number != CHILD);
+    while is_news || !undecided.is_empty() {
+        is_news = false;
+        let is_with_us = relation().same_group;
+        let mut seen = ask();
+        // What went to our group is no business of a COMMAND that has left it, unless it is told by us.
+        let has_it = |seen: &mut Seen, received: &Received| {
+            is_with_us && !received.from_kernel && seen.take(received)
+        };
+        for (number, received) in undecided {
+            if !has_it(&mut seen, &received) {
+                passed.to_send.push(number);
+            }
+        }
+        // One of which the witnesses told may come here a moment later.
+        let mut late = take(&mut passed);
+        late.retain(|(_, received)| !has_it(&mut seen, received));
+        if !seen.is_empty() {
+            wait();
+            let mut later = take(&mut passed);
+            later.retain(|(_, received)| !has_it(&mut seen, received));
+            late.append(&mut later);
+        }
+        // Those may be the group's all the same, if they came after the answer. What was told beyond that is forgotten: two
+        // signals that became one on their way here, of which COMMAND has one.
+        undecided = late;
+    }
+    passed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+
+    use super::{Passed, decide};
+    use crate::supervisor::signals::{Received, Relation};
+    use crate::supervisor::witness::Seen;
+
+    const TERM: i32 = 15;
+    const WINCH: i32 = 28;
+    const SENDER: i32 = 7;
+    const NONE: [i32; 0] = [];
+
+    fn sent(number: i32) -> Received {
+        Received {
+            number,
+            from_kernel: false,
+            sender: SENDER,
+        }
+    }
+
+    /// What is received in one look after the other, and what the witnesses tell in one answer after the other.
+    fn passed<const N: usize, const M: usize>(
+        looks: [&[Received]; N],
+        answers: [&[i32]; M],
+        same_group: bool,
+    ) -> Passed {
+        let looks = RefCell::new(
+            looks
+                .map(<[Received]>::to_vec)
+                .into_iter()
+                .collect::<VecDeque<_>>(),
+        );
+        let mut answers = answers.into_iter();
+        let next = || {
+            let mut looks = looks.borrow_mut();
+            let look = looks.front_mut()?;
+            if look.is_empty() {
+                looks.pop_front();
+                return None;
+            }
+            Some(look.remove(0))
+        };
+        let ask = || {
+            let told = answers.next().unwrap_or_default();
+            Seen::told(told.iter().map(|number| (*number, SENDER)))
+        };
+        let relation = || Relation {
+            own_pid: 10,
+            command: 11,
+            same_group,
+            leads_session: false,
+        };
+        decide(next, ask, relation, || ())
+    }
+
+    #[test]
+    fn only_what_the_group_did_not_get_is_sent() {
+        let one = passed([&[sent(TERM)]], [&[TERM]], true);
+        assert_eq!((one.received, one.to_send), (vec![TERM], NONE.to_vec()));
+        let one = passed([&[sent(TERM)]], [&[]], true);
+        assert_eq!(one.to_send, [TERM]);
+        let both = passed([&[sent(TERM), sent(TERM), sent(1)]], [&[TERM]], true);
+        assert_eq!(both.to_send, [TERM, 1]);
+    }
+
+    #[test]
+    fn a_command_that_left_the_group_is_sent_everything() {
+        let one = passed([&[sent(TERM)]], [&[TERM]], false);
+        assert_eq!(one.to_send, [TERM]);
+    }
+
+    #[test]
+    fn one_that_comes_between_look_and_answer_is_the_groups_too() {
+        let two = passed([&[sent(1)], &[sent(TERM)]], [&[TERM]], true);
+        assert_eq!((two.received, two.to_send), (vec![1, TERM], vec![1]));
+        // Or it came after the answer, and the next one tells.
+        let two = passed([&[sent(1)], &[sent(TERM)]], [&[], &[TERM]], true);
+        assert_eq!(two.to_send, [1]);
+        let two = passed([&[sent(1)], &[sent(TERM)]], [&[], &[]], true);
+        assert_eq!(two.to_send, [1, TERM]);
+    }
+
+    #[test]
+    fn what_was_told_too_much_swallows_nothing_later() {
+        // The group's and one to us became one on the way here: COMMAND has it.
+        assert_eq!(passed([&[sent(TERM)]], [&[TERM, TERM]], true).to_send, NONE);
+        let later = passed([&[sent(TERM)], &[]], [&[]], true);
+        assert_eq!(later.to_send, [TERM]);
+    }
+
+    #[test]
+    fn the_terminals_signals_are_decided_without_witnesses() {
+        let resized = Received {
+            number: WINCH,
+            from_kernel: true,
+            sender: 0,
+        };
+        assert_eq!(passed([&[resized]], [&[WINCH]], true).to_send, NONE);
+        assert_eq!(passed([&[resized]], [&[WINCH]], false).to_send, [WINCH]);
+        // They are asked all the same, and what they still have of it is forgotten.
+        let later = passed([&[resized, sent(TERM)]], [&[WINCH, TERM]], true);
+        assert_eq!(later.to_send, NONE);
+    }
+}
