@@ -15,6 +15,7 @@ use crate::broker::{Broker, BrokerOptions, Fetch, Key, Want};
 use crate::config::{Application, Config};
 use crate::error::TokenError;
 use crate::front::callers::Callers;
+use crate::front::leases::Leases;
 use crate::front::native::{NativeApi, TokenService};
 use crate::front::reply::RequestIds;
 use crate::front::serve::{ConnectionLimits, serve};
@@ -171,6 +172,7 @@ impl Agent {
         outside: &Outside,
         selection: Selection,
         transport: Option<&Arc<Transport>>,
+        leases: Arc<Leases>,
     ) -> Self {
         let fingerprint = selection
             .outcome
@@ -196,6 +198,7 @@ impl Agent {
                 clock: outside.clock.clone(),
                 ids: RequestIds::new(),
                 callers: Callers::new(Processes::system()),
+                leases,
                 transport: transport.cloned(),
                 denials: AtomicU64::new(0),
                 restarts: outside.restarts,
@@ -224,6 +227,8 @@ impl Agent {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
         serve(&listener, self.own_uid, limits, Arc::clone(&self.api), stop).await;
+        // While there still is something to sum up.
+        self.api.journal.note(&Event::End(&self.api.status()));
         if let Ok(service) = &self.api.service {
             service.broker.shutdown();
         }

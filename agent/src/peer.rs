@@ -59,6 +59,12 @@ impl Admission {
         }
     }
 
+    /// Whether `peer` is of the agent's own uid.
+    #[must_use]
+    pub fn is_own(&self, peer: &Peer) -> bool {
+        peer.uid == self.own_uid
+    }
+
     /// Whether `peer` is answered.
     #[must_use]
     pub fn admits(&self, peer: &Peer) -> bool {

@@ -1,6 +1,7 @@
 //! `jobcred agent`: in the foreground as a sidecar, or as the child of `run`.
 
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -14,16 +15,29 @@ use tokio::sync::watch;
 use super::arguments::{AgentOptions, GlobalOptions};
 use super::setup::Setup;
 use super::supervised::Beginning;
+use super::tenure::Tenure;
 use super::{announce, exit, place};
 use crate::agent::{Agent, Chosen};
+use crate::front::leases::Leases;
 use crate::front::serve::ConnectionLimits;
 use crate::front::socket::{BindError, BoundSocket, SocketFile, bind_first};
+use crate::journal::Event;
 use crate::strategy::{StartError, Strategy, reason};
-use crate::supervisor::say;
+use crate::supervisor::{Entry, GIVEN, say};
 
-pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
-    if let Some(supervisor) = agent.supervised
-        && !detach(supervisor)
+pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions, mut entry: Entry) -> i32 {
+    if agent.supervised.is_some() {
+        // Pipes and locks that are COMMAND's would be kept alive.
+        entry.close_others(&GIVEN);
+    }
+    // Before the runtime: it takes the convention's variables out of the environment.
+    let mut inherited = ListenFd::from_env();
+    let inherited = Inherited::take(&mut inherited, agent);
+    if agent.supervised.is_some() || agent.linger.is_some() {
+        detach();
+    }
+    if let (Some(supervisor), Ok(Inherited { lease: None, .. })) = (agent.supervised, &inherited)
+        && !end_with(supervisor)
     {
         return exit::OK;
     }
@@ -34,9 +48,8 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
             return exit::USAGE;
         }
     };
-    // Before the runtime: it takes the convention's variables out of the environment.
-    let given = match ListenFd::from_env().take_unix_listener(0) {
-        Ok(given) => given,
+    let inherited = match inherited {
+        Ok(inherited) => inherited,
         Err(error) => {
             say(&format!(
                 "the socket passed by LISTEN_FDS cannot be used: {error}"
@@ -45,6 +58,9 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
         }
     };
     let log = super::log::init(&beginning.setup.config, agent.supervised.is_some());
+    let (journal, job_log) = super::log::journal(&beginning.setup, agent);
+    beginning.setup.outside.journal = journal;
+    beginning.setup.outside.restarts = agent.restarts;
     allow_connections();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -56,23 +72,50 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions) -> i32 {
             return exit::INTERNAL;
         }
     };
-    let code = runtime.block_on(serve(&mut beginning, given, agent));
+    let code = runtime.block_on(serve(&mut beginning, inherited, agent));
     // A name that is being looked up, say, is not waited for.
     runtime.shutdown_background();
+    if let Some(job_log) = job_log {
+        job_log.flush();
+    }
     log.flush();
     code
 }
 
-/// Leaves the job's session, so that a signal to its process group does not reach the agent, and ends with the supervisor.
-/// False when that has ended already.
-fn detach(supervisor: i32) -> bool {
+/// What the process that started this one has left open for it.
+struct Inherited {
+    listener: Option<UnixListener>,
+    /// The supervisor's lease.
+    lease: Option<UnixStream>,
+}
+
+impl Inherited {
+    fn take(descriptors: &mut ListenFd, options: &AgentOptions) -> std::io::Result<Self> {
+        let listener = descriptors.take_unix_listener(0)?;
+        // Whoever else passes several sockets means something else by it.
+        let lease = if options.supervised.is_some() {
+            let (family, kind) = (nix::libc::AF_UNIX, nix::libc::SOCK_STREAM);
+            descriptors.take_custom(1, family, kind, "the supervisor's lease")?
+        } else {
+            None
+        };
+        Ok(Self { listener, lease })
+    }
+}
+
+/// Leaves the job's session, so that a signal to its process group does not reach the agent.
+fn detach() {
     // The supervisor has every signal blocked, and masks are inherited.
     let _ = SigSet::all().thread_unblock();
     // Fails only for a group's leader, which a child never is.
     let _ = setsid();
-    let _ = set_pdeathsig(Signal::SIGTERM);
     // Started by way of /proc/self/exe, it would be listed as "exe".
     let _ = set_name(c"jobcred");
+}
+
+/// Ends with a supervisor that holds no lease. False when that has ended already.
+fn end_with(supervisor: i32) -> bool {
+    let _ = set_pdeathsig(Signal::SIGTERM);
     // It may have died before the line above.
     getppid().as_raw() == supervisor
 }
@@ -89,22 +132,23 @@ fn allow_connections() {
     }
 }
 
-async fn serve(
-    beginning: &mut Beginning,
-    given: Option<UnixListener>,
-    options: &AgentOptions,
-) -> i32 {
-    let supervised = options.supervised.is_some();
+async fn serve(beginning: &mut Beginning, inherited: Inherited, options: &AgentOptions) -> i32 {
+    let supervised = options.supervised.is_some() || options.linger.is_some();
     // Signals are caught before anything can be asked for, so that none ends the process half-way.
-    let (stop, stopped) = watch::channel(false);
+    let (stop, mut stopped) = watch::channel(false);
     let grace = if supervised {
         // The supervisor says so once COMMAND has ended: nobody is left to serve.
         Duration::ZERO
     } else {
         beginning.setup.config.grace
     };
-    if let Err(error) = end_on_signals(stop, grace) {
+    if let Err(error) = end_on_signals(stop.clone(), grace) {
         say(&format!("cannot watch for signals: {error}"));
+        return exit::INTERNAL;
+    }
+    let leases = Leases::new();
+    if let Err(error) = begin_tenure(&leases, inherited.lease, options, stop) {
+        say(&format!("cannot watch the supervisor: {error}"));
         return exit::INTERNAL;
     }
     let is_decided = beginning.is_decided();
@@ -112,15 +156,26 @@ async fn serve(
         selection,
         transport,
         ..
-    } = beginning.choose().await;
+    } = tokio::select! {
+        chosen = beginning.choose() => chosen,
+        // Nobody is left who would ask.
+        () = ended(&mut stopped), if supervised => return exit::OK,
+    };
     let setup = &beginning.setup;
+    setup.outside.journal.note(&Event::Start {
+        explanation: &selection.explanation,
+        restarts: setup.outside.restarts,
+    });
     if let Err(error) = &selection.outcome
         && !supervised
     {
         announce::refusal(error);
         return exit::NO_IDENTITY;
     }
-    let (listener, file) = match given.map_or_else(|| bind(setup), |given| Ok((given, None))) {
+    let (listener, file) = match inherited
+        .listener
+        .map_or_else(|| bind(setup), |given| Ok((given, None)))
+    {
         Ok(listener) => listener,
         Err(error) => {
             say(&error.to_string());
@@ -141,10 +196,16 @@ async fn serve(
     if let (Some(file), false) = (&file, supervised) {
         say(&format!("listening at {}", file.path().display()));
     }
-    let agent = Agent::assemble(&setup.config, &setup.outside, selection, transport.as_ref());
-    if let Ok(service) = &agent.api().service {
-        beginning.keep_principal(&service.pin);
-    }
+    let agent = Agent::assemble(
+        &setup.config,
+        &setup.outside,
+        selection,
+        transport.as_ref(),
+        Arc::clone(&leases),
+    );
+    let api = agent.api();
+    let pin = api.service.as_ref().ok().map(|service| &*service.pin);
+    beginning.keep_principal(pin, &api.status(), &leases);
     let mut limits = ConnectionLimits::default();
     if supervised {
         // COMMAND has ended: nobody waits for an answer, and the job would wait for us.
@@ -159,13 +220,35 @@ async fn serve(
     }
 }
 
+/// Sees to it that an agent of a `run`, or of a program that has joined, ends with the last who counts on it.
+fn begin_tenure(
+    leases: &Arc<Leases>,
+    supervisor: Option<UnixStream>,
+    options: &AgentOptions,
+    stop: watch::Sender<bool>,
+) -> std::io::Result<()> {
+    let tenure = Tenure::new(Arc::clone(leases), options.place.clone(), stop);
+    match (supervisor, options.linger) {
+        (Some(connection), _) => tenure.begin_with_supervisor(connection),
+        (None, Some(seconds)) => {
+            tenure.begin_alone(Duration::from_secs(seconds));
+            Ok(())
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+async fn ended(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|&stop| stop).await;
+}
+
 /// A socket of our own.
 fn bind(setup: &Setup) -> Result<(UnixListener, Option<SocketFile>), BindError> {
     let config = &setup.config;
     let (environment, uid) = (&setup.outside.environment, setup.outside.own_uid);
     let sandbox = config.strategy == Some(Strategy::Sandbox);
     let bound: BoundSocket = if sandbox && !place::is_chosen(config, environment, uid) {
-        place::bind_for_run(config, environment, uid, true)?.socket
+        place::bind_alone(setup)?
     } else {
         let paths = place::candidates(config, environment, uid);
         bind_first(&paths, config.socket_group)?

@@ -138,8 +138,26 @@ pub(super) struct AgentOptions {
     #[arg(long, hide = true, value_name = "WHAT", value_parser = ["all", "errors"])]
     pub(super) announce: Option<String>,
     /// The descriptor of the record that outlives this agent.
-    #[arg(long, hide = true, value_name = "FD", requires = "supervised")]
+    #[arg(long, hide = true, value_name = "FD")]
     pub(super) record: Option<i32>,
+    /// Where the socket is that it was given, to be removed when nobody counts on it any more.
+    #[arg(long, hide = true, value_name = "PATH")]
+    pub(super) place: Option<PathBuf>,
+    /// Begin without a supervisor, and end when nobody holds a lease after this many seconds.
+    #[arg(
+        long,
+        hide = true,
+        value_name = "SECONDS",
+        conflicts_with = "supervised",
+        requires = "place"
+    )]
+    pub(super) linger: Option<u64>,
+    /// How often this job's agent was started again before.
+    #[arg(long, hide = true, value_name = "NUMBER", default_value_t = 0)]
+    pub(super) restarts: u32,
+    /// Where COMMAND runs: the job's log goes below it, as the configuration says.
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub(super) directory: Option<PathBuf>,
     /// Answer every request with an error: the agent before this one kept ending.
     #[arg(long, hide = true, requires = "supervised")]
     pub(super) refuse: bool,

@@ -17,6 +17,7 @@ mod seek;
 mod setup;
 mod status;
 mod supervised;
+mod tenure;
 mod token;
 mod top;
 mod wait;
@@ -42,7 +43,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, entry: Entry) -> Endi
     let global = arguments.global;
     let code = match arguments.action {
         Action::Run(options) => return run::run(&global, options, entry),
-        Action::Agent(options) => agent::agent(&global, &options),
+        Action::Agent(options) => agent::agent(&global, &options, entry),
         Action::Token(options) => token::token(&global, options),
         Action::Status(options) => status::status(&global, &options),
         Action::Top(options) => top::top(&global, &options),

@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 use jobcred_wire::{SOCKET_FILE, SocketSearch};
 
 use super::leftover;
-use crate::config::Config;
-use crate::front::socket::{BindError, BoundSocket, bind_first};
+use super::setup::Setup;
+use crate::config::{Config, place_fingerprint};
+use crate::front::claim::Mark;
+use crate::front::election::{ElectionError, Part, Seat};
+use crate::front::socket::{BindError, BoundSocket, first_of};
 use crate::platform::Environment;
+use crate::strategy::{Facts, Strategy};
 
-/// A bound socket, and why it is not where it would be looked for, if it is not.
+/// A part at an agent, and why it is not where it would be looked for, if it is not.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) socket: BoundSocket,
+    pub(super) seat: Seat,
     pub(super) aside: Option<String>,
 }
 
@@ -42,52 +46,78 @@ fn standard(environment: &Environment, uid: u32) -> Vec<PathBuf> {
     .paths()
 }
 
-/// Binds for `run`: the first place that can be used, or a private one when an agent is there already, or always with `private`.
-pub(super) fn bind_for_run(
-    config: &Config,
-    environment: &Environment,
-    uid: u32,
-    private: bool,
-) -> Result<Place, BindError> {
+/// What agents that are interchangeable with this process's own have in common. `None` where nobody shall share it.
+pub(super) fn mark(setup: &Setup) -> Option<Mark> {
+    if setup.config.strategy == Some(Strategy::Sandbox) {
+        return None;
+    }
+    let facts = Facts::gather(&setup.outside.environment, &setup.outside.files);
+    Some(Mark {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fingerprint: place_fingerprint(&setup.config, &facts),
+    })
+}
+
+/// A part for `run`: at the first place that can be used, whether an agent of the same `mark` is there or none; else, and always
+/// without a mark, at a private one.
+pub(super) fn for_run(setup: &Setup, mark: Option<&Mark>) -> Result<Place, BindError> {
+    let config = &setup.config;
+    let (environment, uid) = (&setup.outside.environment, setup.outside.own_uid);
     let paths = candidates(config, environment, uid);
     let mut aside = None;
-    if private {
-        aside = Some("a sandbox is never found by accident".to_owned());
-    } else {
-        match bind_first(&paths, config.socket_group) {
-            Ok(socket) => {
-                return Ok(Place {
-                    socket,
-                    aside: None,
-                });
+    if let Some(mark) = mark {
+        let elected = first_of(&paths, config.socket_group, |place| {
+            match Seat::elect(place, mark) {
+                Ok(seat) => Ok(Ok(seat)),
+                Err(ElectionError::Aside(reason)) => Ok(Err(reason)),
+                Err(ElectionError::Unusable(error)) => Err(error),
             }
-            Err(BindError::InUse(path)) => {
-                aside = Some(format!("an agent already answers at {}", path.display()));
-            }
+        });
+        match elected {
+            Ok(Ok(seat)) => return Ok(Place { seat, aside: None }),
+            Ok(Err(reason)) => aside = Some(reason),
             // Another directory may do: COMMAND is told the path.
-            Err(BindError::Unusable { .. }) if config.socket.is_none() => {}
+            Err(_) if config.socket.is_none() => {}
             Err(error) => return Err(error),
         }
+    } else {
+        aside = Some("a sandbox is never found by accident".to_owned());
     }
-    let own: Vec<PathBuf> = private_paths(&paths, environment, uid);
-    let socket = bind_first(&own, config.socket_group)?;
+    let seat = alone(&paths, setup, mark)?;
+    Ok(Place { seat, aside })
+}
+
+/// A private socket for an agent that nobody shall find by accident.
+pub(super) fn bind_alone(setup: &Setup) -> Result<BoundSocket, BindError> {
+    let config = &setup.config;
+    let paths = candidates(config, &setup.outside.environment, setup.outside.own_uid);
+    match alone(&paths, setup, None)?.take_part() {
+        Part::Owner(socket) => Ok(socket),
+        Part::Sharer(_) | Part::Taken => Err(BindError::InUse(PathBuf::new())),
+    }
+}
+
+fn alone(paths: &[PathBuf], setup: &Setup, mark: Option<&Mark>) -> Result<Seat, BindError> {
+    let uid = setup.outside.own_uid;
+    let own = private_paths(paths, &setup.outside.environment, uid);
+    let draft = format!(".{:08x}", noise());
+    let seat = first_of(&own, setup.config.socket_group, |place| {
+        Seat::alone(place, mark, &draft)
+    })?;
     // The directory was found to be one where nobody else writes.
-    if let Some(directory) = socket.path().parent() {
+    if let Some(directory) = seat.path().parent() {
         leftover::remove(directory, uid);
     }
-    Ok(Place { socket, aside })
+    Ok(seat)
 }
 
 /// Names of this run's own, beside the usual ones and, last, in `TMPDIR`.
 fn private_paths(paths: &[PathBuf], environment: &Environment, uid: u32) -> Vec<PathBuf> {
-    let mut noise = [0; 4];
-    // Without randomness the pid alone has to do; a name that is taken is noticed when binding.
-    let _ = getrandom::fill(&mut noise);
     let name = format!(
         "{}{}-{:08x}{}",
         leftover::PREFIX,
         std::process::id(),
-        u32::from_ne_bytes(noise),
+        noise(),
         leftover::SUFFIX
     );
     let temporary = environment
@@ -107,6 +137,11 @@ fn private_paths(paths: &[PathBuf], environment: &Environment, uid: u32) -> Vec<
         }
     }
     own
+}
+
+/// Without randomness the pid alone has to do; a name that is taken is noticed when binding.
+fn noise() -> u32 {
+    getrandom::u32().unwrap_or_else(|_| std::process::id())
 }
 
 #[cfg(test)]

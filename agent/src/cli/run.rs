@@ -9,9 +9,13 @@ use super::arguments::{GlobalOptions, RunOptions};
 use super::setup::Setup;
 use super::{announce, exit, place};
 use crate::agent::{choose, choose_unasked};
+use crate::front::election::Part;
 use crate::platform::Environment;
-use crate::strategy::{ProbeResult, Selection, Strategy};
-use crate::supervisor::{self, AgentPlan, ConfigText, Ending, Entry, Given, Plan, Record, say};
+use crate::strategy::{ProbeResult, Selection};
+use crate::supervisor::{
+    self, AgentPlan, ConfigText, Ending, Entry, Given, Plan, PostMortemPlan, PrefetchCodes,
+    PrefetchPlan, Recipe, Record, say,
+};
 
 pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> Ending {
     let setup = match Setup::read(options) {
@@ -43,15 +47,30 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
         say("COMMAND is not started, because an identity is required");
         return Ending::Exited(exit::NO_IDENTITY);
     }
-    let sandbox = setup.config.strategy == Some(Strategy::Sandbox);
+    let prefetches = !setup.config.resources.is_empty() && !setup.config.prefetch_timeout.is_zero();
+    if let Some(Selection {
+        outcome: Err(error),
+        ..
+    }) = &selection
+        && prefetches
+    {
+        announce::refusal(error);
+        say("COMMAND is not started, because its configuration declares `resources`");
+        return Ending::Exited(exit::RESOURCE_REFUSED);
+    }
     let environment = &setup.outside.environment;
-    let bound = place::bind_for_run(&setup.config, environment, setup.outside.own_uid, sandbox);
+    let place = place::for_run(&setup, place::mark(&setup).as_ref());
     let mut variables = supervisor::with_loopback(environment);
-    let agent = match bound {
+    let mut prefetch = None;
+    let mut post_mortem = None;
+    let agent = match place {
         Ok(place) => {
-            let path = place.socket.path().display().to_string();
+            let path = place.seat.path().display().to_string();
+            let shares = matches!(place.seat.part, Part::Sharer(_));
             match &selection {
-                Some(selection) => announce::start(selection, run.quiet),
+                // Who and how long is said by the run that started the agent.
+                Some(selection) => announce::start(selection, run.quiet || shares),
+                None if shares => {}
                 None if run.quiet => {}
                 // Said at once, because COMMAND may end before there is an answer.
                 None => {
@@ -60,10 +79,29 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
                     );
                 }
             }
+            if shares && !run.quiet {
+                say(&format!("shares the agent at {path}"));
+            }
             if let (Some(reason), false) = (&place.aside, run.quiet) {
                 say(&format!("{reason}: this run has its own agent at {path}"));
             }
-            variables.push((SOCKET_VARIABLE.to_owned(), path));
+            variables.push((SOCKET_VARIABLE.to_owned(), path.clone()));
+            let socket = place.seat.path().to_owned();
+            prefetch = prefetches.then(|| PrefetchPlan {
+                socket: socket.clone(),
+                limit: setup.config.prefetch_timeout,
+                required,
+                codes: PrefetchCodes {
+                    refused: exit::RESOURCE_REFUSED,
+                    grant_ended: exit::GRANT_ENDED,
+                    timed_out: exit::TIMED_OUT,
+                },
+            });
+            post_mortem = Some(PostMortemPlan {
+                socket,
+                when: setup.config.post_mortem,
+                quiet: run.quiet,
+            });
             let given = Given {
                 file: setup.file.clone(),
                 probe,
@@ -72,10 +110,12 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
             let record = Record::create(&given).ok();
             let announce = selection.is_none().then_some(run.quiet);
             Some(AgentPlan {
-                socket: place.socket,
-                arguments: agent_arguments(options, setup.file.as_ref(), announce),
-                variables: absolute_variables(environment),
-                record,
+                seat: place.seat,
+                recipe: Recipe {
+                    arguments: agent_arguments(options, setup.file.as_ref(), announce, &path),
+                    variables: absolute_variables(environment),
+                    record,
+                },
             })
         }
         Err(error) => {
@@ -92,6 +132,8 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
         command: run.command,
         variables,
         agent,
+        prefetch,
+        post_mortem,
     };
     supervisor::run(plan, entry, environment.get("PATH"))
 }
@@ -122,6 +164,7 @@ fn agent_arguments(
     options: &GlobalOptions,
     file: Option<&ConfigText>,
     announce: Option<bool>,
+    place: &str,
 ) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec![
         "agent".into(),
@@ -134,7 +177,10 @@ fn agent_arguments(
         }
     };
     let what = announce.map(|quiet| if quiet { "errors" } else { "all" });
+    add("--place", Some(place.into()));
     add("--announce", what.map(Into::into));
+    // The agent is started from another directory.
+    add("--directory", std::path::absolute(".").ok().map(Into::into));
     // Read only where there is no record. The agent is started from another directory.
     let path = file.and_then(|file| std::path::absolute(&file.name).ok());
     add("--config", path.map(Into::into));

@@ -1,13 +1,17 @@
 //! What an agent begins with, and how one under `run` keeps to what was decided at the start of the job.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arguments::{AgentOptions, GlobalOptions};
 use super::setup::Setup;
 use crate::agent::{Chosen, choose};
+use crate::config::JobLog;
+use jobcred_wire::Status;
+
+use crate::front::leases::Leases;
 use crate::principal::{Pin, Principal};
 use crate::strategy::{ProbeResult, Selection, StartError, reason};
-use crate::supervisor::{Decision, Record, say};
+use crate::supervisor::{Decision, Record, Told, say};
 
 /// What an agent begins with.
 #[derive(Debug)]
@@ -56,26 +60,53 @@ impl Beginning {
         }
     }
 
-    /// Holds `pin` to whose tokens earlier agents of this job saw, and writes down what it learns for those to come.
-    pub(super) fn keep_principal(&mut self, pin: &Pin) {
-        let Some(record) = self.record.take() else {
-            return;
+    /// Holds `pin` to whose tokens earlier agents of this job saw, and writes down what it learns for those to come. All of it is
+    /// also told over `leases`: the next agent may be another run's to start. `pin` is `None` where no tokens are served.
+    pub(super) fn keep_principal(
+        &mut self,
+        pin: Option<&Pin>,
+        status: &Status,
+        leases: &Arc<Leases>,
+    ) {
+        let mut told = Told {
+            pid: status.pid,
+            version: status.version.clone(),
+            strategy: status.strategy.clone(),
+            fingerprint: status.fingerprint.clone(),
+            decision: None,
+            principal: None,
         };
-        if let Some(claims) = &record.principal {
+        let record = self.record.take();
+        if let Some(record) = &record {
+            told.decision.clone_from(&record.decision);
+            told.principal.clone_from(&record.principal);
+        }
+        say_over(leases, &told);
+        let Some(pin) = pin else { return };
+        if let Some(claims) = &told.principal {
             pin.restore(Principal::from_wire(claims));
         }
-        let record = Mutex::new(record);
+        let kept = Mutex::new((record, told));
+        let leases = Arc::clone(leases);
         pin.tell(move |principal| {
-            let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = record.remember(&principal.to_wire()) {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let (record, told) = &mut *kept;
+            told.principal = Some(principal.to_wire());
+            say_over(&leases, told);
+            if let Some(record) = record
+                && let Err(error) = record.remember(&principal.to_wire())
+            {
                 tracing::warn!(%error, "an agent that is started again will not know whose tokens there were");
             }
         });
     }
 
     fn refusing(error: StartError) -> Self {
+        let mut setup = Setup::bare();
+        // Whether one is wanted is not known here.
+        setup.config.job_log = JobLog::Off;
         Self {
-            setup: Setup::bare(),
+            setup,
             record: None,
             refusal: Some(error),
         }
@@ -119,6 +150,13 @@ impl Beginning {
             (Some(_), _) | (None, None) => {}
         }
         chosen
+    }
+}
+
+fn say_over(leases: &Leases, told: &Told) {
+    // Plain data: cannot fail.
+    if let Ok(line) = serde_json::to_vec(told) {
+        leases.tell(line);
     }
 }
 

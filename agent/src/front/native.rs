@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -10,6 +11,7 @@ use jobcred_wire::{
 };
 
 use super::callers::Callers;
+use super::leases::Leases;
 use super::metrics;
 use super::readiness;
 use super::reply::{self, Reply, RequestId, RequestIds};
@@ -44,6 +46,8 @@ pub struct NativeApi {
     pub ids: RequestIds,
     /// Who asked.
     pub callers: Callers,
+    /// Who counts on this agent.
+    pub leases: Arc<Leases>,
     /// The way out, where there is one, for what it has counted.
     pub transport: Option<Arc<Transport>>,
     /// Requests that were denied.
@@ -98,6 +102,7 @@ impl Handle for NativeApi {
             }
             (jobcred_wire::REGISTRY_PATH, &Method::DELETE) => self.forget_registry(id, query),
             (jobcred_wire::EXPLAIN_PATH, &Method::GET) => Ok(reply::json(id, &self.explain())),
+            (jobcred_wire::LEASE_PATH, &Method::GET) => self.lease(id, peer, query),
             (jobcred_wire::STATUS_PATH, &Method::GET) => Ok(reply::json(id, &self.status())),
             (jobcred_wire::HEALTH_PATH, &Method::GET) => {
                 Ok(reply::json(id, &serde_json::json!({"status": "ok"})))
@@ -156,6 +161,29 @@ impl NativeApi {
         service.answer(id, &granted).await
     }
 
+    /// Only for the agent's own user: a lease keeps the agent alive, and tells whose tokens it serves.
+    fn lease(&self, id: RequestId, peer: Peer, query: &str) -> Result<Reply, TokenError> {
+        if !self.admission.is_own(&peer) {
+            return Err(TokenError::new(
+                ErrorCode::Denied,
+                format!("uid {} may not keep this agent alive", peer.uid),
+            ));
+        }
+        let mut linger = Duration::ZERO;
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            if name == "linger" {
+                let seconds = value.parse().map_err(|_| {
+                    TokenError::new(
+                        ErrorCode::InvalidRequest,
+                        "linger is not a number of seconds",
+                    )
+                })?;
+                linger = Duration::from_secs(seconds);
+            }
+        }
+        Ok(reply::lease(id, self.leases.enter(linger)))
+    }
+
     fn forget_registry(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {
         let service = self.service()?;
         let server = service.login_server(query)?;
@@ -194,6 +222,7 @@ impl NativeApi {
             started_on: self.started_on.as_secs(),
             principal: self.principal(),
             callers: self.callers.list(),
+            leases: self.leases.count() as u64,
             throttles: self
                 .transport
                 .as_ref()
@@ -300,6 +329,7 @@ fn no_such_route(id: RequestId, path: &str, method: &Method) -> Reply {
         jobcred_wire::REGISTRY_PATH,
         jobcred_wire::EXPLAIN_PATH,
         jobcred_wire::STATUS_PATH,
+        jobcred_wire::LEASE_PATH,
         jobcred_wire::HEALTH_PATH,
         jobcred_wire::READY_PATH,
         jobcred_wire::METRICS_PATH,

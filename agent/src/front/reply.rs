@@ -6,14 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{Either, Full};
 use jobcred_wire::{DeclaredResource, ErrorBody, ErrorCode, ErrorDetail, Readiness};
 use serde::Serialize;
 
+use super::leases::Lease;
 use crate::error::TokenError;
 
 /// An answer on its way out.
-pub type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<ReplyBody>;
+
+/// Its body: bytes that were made before, in all answers but one. A lease's goes on as long as the lease.
+pub type ReplyBody = Either<Full<Bytes>, BoxBody<Bytes, std::convert::Infallible>>;
 
 /// The header that repeats the request id.
 pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -101,6 +106,14 @@ pub fn text(id: RequestId, body: String) -> Reply {
     )
 }
 
+/// A lease: lines of JSON for as long as both sides live.
+#[must_use]
+pub fn lease(id: RequestId, lease: Lease) -> Reply {
+    let mut reply = reply(StatusCode::OK, id, "application/x-ndjson", Bytes::new());
+    *reply.body_mut() = lease.into_body();
+    reply
+}
+
 /// 204, without a body.
 #[must_use]
 pub fn no_content(id: RequestId) -> Reply {
@@ -184,7 +197,7 @@ pub fn causes(error: &TokenError) -> String {
 }
 
 fn reply(status: StatusCode, id: RequestId, content_type: &'static str, body: Bytes) -> Reply {
-    let mut reply = Response::new(Full::new(body));
+    let mut reply = Response::new(Either::Left(Full::new(body)));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

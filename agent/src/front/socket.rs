@@ -1,29 +1,27 @@
 //! The Unix socket: where it is, how it gets there safely, and who may reach it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::unistd::{Gid, geteuid};
 
+use super::claim::{self, DirectoryLock, PATIENT};
+
 /// The longest path a socket can have on Linux, in bytes.
 pub const MAX_SOCKET_PATH: usize = 107;
 /// Connections that may wait while nobody accepts: the agent is being started again, say. The kernel may cap it lower.
 const BACKLOG: i32 = 1024;
-/// The file that is locked while a socket is made.
-const LOCK_FILE: &str = ".lock";
-/// How often and how long to wait for another agent that is binding in the same directory: half a second in all.
-const LOCK_TRIES: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// The name under which a socket is made in a directory that is locked. As short as can be, so that a path near the limit
+/// still works.
+const DRAFT: &str = ".new";
 
 /// Where and for whom to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +70,12 @@ pub enum BindError {
     /// Somebody answers there already.
     #[error("an agent already answers at {}", .0.display())]
     InUse(PathBuf),
+    /// Nobody answers there, but jobs count on the agent that will.
+    #[error("the agent at {} is being started again for others", .0.display())]
+    Claimed(PathBuf),
+    /// Another process keeps the directory locked.
+    #[error("another process keeps the directory of {} locked", .0.display())]
+    Busy(PathBuf),
     /// The path cannot be used safely or at all.
     #[error("cannot listen at {}: {reason}", path.display())]
     Unusable {
@@ -96,38 +100,44 @@ impl BoundSocket {
     /// # Errors
     /// [`BindError`], with the reason in words.
     pub fn bind(options: &SocketOptions) -> Result<Self, BindError> {
-        let path = &options.path;
-        let unusable = |reason: String| BindError::Unusable {
-            path: path.clone(),
-            reason,
-        };
-        if path.as_os_str().len() > MAX_SOCKET_PATH {
-            return Err(unusable(format!(
-                "the path is longer than {MAX_SOCKET_PATH} bytes, the most a socket can have; choose a shorter one with JOBCRED_SOCKET"
-            )));
-        }
-        let dir = match path.parent() {
-            Some(dir) if path.is_absolute() && path.file_name().is_some() => dir,
-            _ => {
-                return Err(unusable(
-                    "the path must be absolute and name a file".to_owned(),
-                ));
-            }
-        };
-        prepare_directory(dir, options.group).map_err(unusable)?;
+        let dir = options.prepare()?;
         // Two agents starting at once must not both find the path free: the lock is held until the socket stands.
-        let _lock = lock_directory(dir).map_err(|error| unusable(error.to_string()))?;
-        clear_stale(path)?;
-        let listener =
-            listen_at(path, options.group).map_err(|error| unusable(error.to_string()))?;
-        let metadata = fs::symlink_metadata(path).map_err(|error| unusable(error.to_string()))?;
-        Ok(Self {
-            listener,
-            file: SocketFile {
-                path: path.clone(),
-                mark: FileMark::of(&metadata),
-            },
-        })
+        let lock = options.lock(dir, PATIENT)?;
+        clear_stale(&options.path)?;
+        if claim::is_claimed(&lock, &options.path) {
+            return Err(BindError::Claimed(options.path.clone()));
+        }
+        // What an agent before this one said there is not about this one.
+        claim::remove(&lock, &options.path);
+        Self::listen(options, &options.path.with_file_name(DRAFT))
+    }
+
+    /// The same for one who has the directory's lock and sees to claims.
+    ///
+    /// # Errors
+    /// [`BindError`], with the reason in words.
+    pub fn bind_locked(options: &SocketOptions, _: &DirectoryLock) -> Result<Self, BindError> {
+        clear_stale(&options.path)?;
+        Self::listen(options, &options.path.with_file_name(DRAFT))
+    }
+
+    /// The same at a path that is nobody else's, so that no lock is needed. `draft` is a name in the same directory that is
+    /// nobody else's either.
+    ///
+    /// # Errors
+    /// [`BindError`], with the reason in words.
+    pub fn bind_alone(options: &SocketOptions, draft: &str) -> Result<Self, BindError> {
+        options.prepare()?;
+        clear_stale(&options.path)?;
+        Self::listen(options, &options.path.with_file_name(draft))
+    }
+
+    fn listen(options: &SocketOptions, draft: &Path) -> Result<Self, BindError> {
+        let path = &options.path;
+        let unusable = |error: io::Error| options.unusable(error.to_string());
+        let listener = listen_at(path, draft, options.group).map_err(unusable)?;
+        let file = SocketFile::at(path).map_err(unusable)?;
+        Ok(Self { listener, file })
     }
 
     /// The path clients connect to.
@@ -143,7 +153,70 @@ impl BoundSocket {
     }
 }
 
+impl SocketOptions {
+    /// Makes the directory, or finds it to be one that can be used. Gives its path.
+    ///
+    /// # Errors
+    /// [`BindError::Unusable`].
+    pub fn prepare(&self) -> Result<&Path, BindError> {
+        let path = &self.path;
+        if path.as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(self.unusable(format!(
+                "the path is longer than {MAX_SOCKET_PATH} bytes, the most a socket can have; choose a shorter one with JOBCRED_SOCKET"
+            )));
+        }
+        let dir = match path.parent() {
+            Some(dir) if path.is_absolute() && path.file_name().is_some() => dir,
+            _ => {
+                return Err(self.unusable("the path must be absolute and name a file".to_owned()));
+            }
+        };
+        prepare_directory(dir, self.group).map_err(|reason| self.unusable(reason))?;
+        Ok(dir)
+    }
+
+    /// Locks the directory that [`Self::prepare`] gave.
+    ///
+    /// # Errors
+    /// [`BindError::Busy`] or [`BindError::Unusable`].
+    pub fn lock(&self, dir: &Path, tries: u32) -> Result<DirectoryLock, BindError> {
+        DirectoryLock::acquire(dir, tries).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => BindError::Busy(self.path.clone()),
+            _ => self.unusable(error.to_string()),
+        })
+    }
+
+    fn unusable(&self, reason: String) -> BindError {
+        BindError::Unusable {
+            path: self.path.clone(),
+            reason,
+        }
+    }
+}
+
 impl SocketFile {
+    /// The file that is at `path` now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            mark: FileMark::of(&fs::symlink_metadata(path)?),
+            path: path.to_owned(),
+        })
+    }
+
+    /// Whether it is still the one that is found at its path.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|metadata| FileMark::of(&metadata) == self.mark)
+    }
+
+    /// Leaves the file where it is, for whoever listens on.
+    pub fn leave(self) {
+        std::mem::forget(self);
+    }
+
     /// The path clients connect to.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -153,9 +226,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let same = fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| FileMark::of(&metadata) == self.mark);
-        if same {
+        if self.is_there() {
             // Nothing to do about a failure: the next agent finds a stale socket and replaces it.
             let _ = fs::remove_file(&self.path);
         }
@@ -165,17 +236,29 @@ impl Drop for SocketFile {
 /// Binds the first of `paths` that can be used.
 ///
 /// # Errors
-/// [`BindError::InUse`] as soon as a path is answered by somebody; otherwise why each path failed, in one error.
+/// [`BindError::InUse`] and its like as soon as a path is somebody else's; otherwise why each path failed, in one error.
 pub fn bind_first(paths: &[PathBuf], group: Option<u32>) -> Result<BoundSocket, BindError> {
+    first_of(paths, group, BoundSocket::bind)
+}
+
+/// The first of `paths` that `attempt` can use.
+///
+/// # Errors
+/// As soon as one is not unusable but somebody else's; otherwise why each path failed, in one error.
+pub fn first_of<T>(
+    paths: &[PathBuf],
+    group: Option<u32>,
+    mut attempt: impl FnMut(&SocketOptions) -> Result<T, BindError>,
+) -> Result<T, BindError> {
     let mut reasons = Vec::new();
     for path in paths {
-        match BoundSocket::bind(&SocketOptions {
+        match attempt(&SocketOptions {
             path: path.clone(),
             group,
         }) {
-            Ok(bound) => return Ok(bound),
-            Err(BindError::InUse(path)) => return Err(BindError::InUse(path)),
+            Ok(found) => return Ok(found),
             Err(BindError::Unusable { path, reason }) => reasons.push((path, reason)),
+            Err(taken) => return Err(taken),
         }
     }
     let path = reasons
@@ -199,12 +282,17 @@ pub fn is_answered(path: &Path) -> bool {
     path.as_os_str().len() <= MAX_SOCKET_PATH && try_connect(path).is_ok()
 }
 
-/// Connects without waiting. A full queue is somebody who listens, however slowly: waiting there could take for ever.
-fn try_connect(path: &Path) -> io::Result<()> {
+/// Connects without waiting; the stream does not block. `None` is a full queue: somebody who listens, however slowly, and
+/// waiting there could take for ever.
+///
+/// # Errors
+/// When nobody listens there, or it cannot be tried.
+pub fn try_connect(path: &Path) -> io::Result<Option<UnixStream>> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     match connect(fd.as_raw_fd(), &UnixAddr::new(path)?) {
-        Ok(()) | Err(Errno::EAGAIN) => Ok(()),
+        Ok(()) => Ok(Some(fd.into())),
+        Err(Errno::EAGAIN) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
 }
@@ -271,31 +359,6 @@ fn prepare_directory(dir: &Path, group: Option<u32>) -> Result<(), String> {
     Ok(())
 }
 
-/// Locks a file of our own rather than the directory: others can open a directory they may read, and keep its lock.
-fn lock_directory(dir: &Path) -> io::Result<Flock<File>> {
-    let path = dir.join(LOCK_FILE);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
-        .open(&path)?;
-    // Binding takes microseconds, so a lock that stays is a fault: never wait for it without end.
-    for _ in 0..LOCK_TRIES {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((back, Errno::EWOULDBLOCK)) => file = back,
-            Err((_, errno)) => return Err(errno.into()),
-        }
-        std::thread::sleep(LOCK_PAUSE);
-    }
-    Err(io::Error::other(format!(
-        "another process keeps {} locked",
-        path.display()
-    )))
-}
-
 fn clear_stale(path: &Path) -> Result<(), BindError> {
     let unusable = |reason: String| BindError::Unusable {
         path: path.to_owned(),
@@ -312,7 +375,7 @@ fn clear_stale(path: &Path) -> Result<(), BindError> {
         Ok(_) => {}
     }
     match try_connect(path) {
-        Ok(()) => Err(BindError::InUse(path.to_owned())),
+        Ok(_) => Err(BindError::InUse(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
             .map_err(|error| unusable(format!("cannot remove the stale socket: {error}"))),
         Err(error) => Err(unusable(format!(
@@ -322,10 +385,8 @@ fn clear_stale(path: &Path) -> Result<(), BindError> {
 }
 
 /// Binds under a name of its own and renames: clients see the socket only once its mode, group and backlog are right.
-fn listen_at(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
-    // As short as can be, so that a path near the limit still works; the directory is locked, so the name is free.
-    let draft = path.with_file_name(".new");
-    if let Err(error) = fs::remove_file(&draft)
+fn listen_at(path: &Path, draft: &Path, group: Option<u32>) -> io::Result<UnixListener> {
+    if let Err(error) = fs::remove_file(draft)
         && error.kind() != io::ErrorKind::NotFound
     {
         return Err(error);
@@ -336,14 +397,14 @@ fn listen_at(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
         SockFlag::SOCK_CLOEXEC,
         None,
     )?;
-    bind(fd.as_raw_fd(), &UnixAddr::new(&draft)?)?;
+    bind(fd.as_raw_fd(), &UnixAddr::new(draft)?)?;
     if let Some(gid) = group {
-        std::os::unix::fs::lchown(&draft, None, Some(Gid::from_raw(gid).as_raw()))?;
+        std::os::unix::fs::lchown(draft, None, Some(Gid::from_raw(gid).as_raw()))?;
     }
     let mode = if group.is_some() { 0o660 } else { 0o600 };
-    fs::set_permissions(&draft, Permissions::from_mode(mode))?;
+    fs::set_permissions(draft, Permissions::from_mode(mode))?;
     listen(&fd, Backlog::new(BACKLOG)?)?;
-    fs::rename(&draft, path)?;
+    fs::rename(draft, path)?;
     Ok(UnixListener::from(fd))
 }
 

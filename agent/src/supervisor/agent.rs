@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::io::Read as _;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,28 +15,47 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::AgentPlan;
-use crate::front::socket::SocketFile;
+use super::Recipe;
 
 /// The descriptor number the `LISTEN_FDS` convention begins with.
 const FIRST_LISTENER: i32 = 3;
-/// Where the agent finds the record: after the listener, which alone is counted by that convention.
-const RECORD: i32 = 4;
+/// Where the agent finds its supervisor's lease, which that convention counts too.
+const LEASE: i32 = 4;
+/// Where it finds the record, which it does not count.
+const RECORD: i32 = 5;
+/// All that an agent is given.
+pub(crate) const GIVEN: [i32; 3] = [FIRST_LISTENER, LEASE, RECORD];
+/// What the agent says over it: that others count on it too, that nobody else does, and, once the supervisor has taken its
+/// leave, that it stays for them.
+pub const OTHERS: u8 = b'+';
+/// See [`OTHERS`].
+pub const ALONE: u8 = b'-';
+/// See [`OTHERS`].
+pub const STAYS: u8 = b'=';
 /// An agent that lived this long was healthy: its death is a new story.
 pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 /// The longest wait before another try.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// After this many deaths in a row, or starts that failed, COMMAND is not held back any longer.
+const TROUBLE: u32 = 3;
 /// After this many deaths in a row it is said that something is wrong for good.
 const GIVING_UP_HOPE: u32 = 6;
 
 /// The agent process, alive or not.
 pub(super) struct Agent {
-    listener: UnixListener,
+    /// What it answers on; `None` while somebody else starts agents here.
+    listener: Option<UnixListener>,
     record: Option<OwnedFd>,
     arguments: Vec<OsString>,
     variables: Vec<(String, OsString)>,
     pid: Option<i32>,
+    /// Our lease on it. It sees the end of this when we are gone, however we went.
+    lease: Option<UnixStream>,
+    /// The last that it said over that.
+    said: u8,
     deaths: u32,
+    /// How often it was started.
+    starts: u32,
     /// What was started last, or is to be started next.
     kind: Kind,
 }
@@ -50,19 +71,35 @@ enum Kind {
 }
 
 impl Agent {
-    /// An agent that is not started yet, and the guard of its socket's file.
-    pub(super) fn new(plan: AgentPlan) -> (Self, SocketFile) {
-        let (listener, file) = plan.socket.into_parts();
-        let agent = Self {
-            listener,
-            record: plan.record,
-            arguments: plan.arguments,
-            variables: plan.variables,
+    /// An agent that is not started yet, and has no socket.
+    pub(super) fn new(recipe: Recipe) -> Self {
+        Self {
+            listener: None,
+            record: recipe.record,
+            arguments: recipe.arguments,
+            variables: recipe.variables,
             pid: None,
+            lease: None,
+            said: ALONE,
             deaths: 0,
+            starts: 0,
             kind: Kind::Serving,
-        };
-        (agent, file)
+        }
+    }
+
+    /// Gives it the socket it shall answer on.
+    pub(super) fn listen(&mut self, listener: UnixListener) {
+        self.listener = Some(listener);
+    }
+
+    /// Whether it has one, so that it is ours to start.
+    pub(super) fn is_ours(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    /// What agents go by.
+    pub(super) fn record(&self) -> Option<&OwnedFd> {
+        self.record.as_ref()
     }
 
     /// Its pid while it lives.
@@ -72,12 +109,27 @@ impl Agent {
 
     /// Starts it.
     pub(super) fn start(&mut self) -> io::Result<()> {
-        let mut mappings = vec![FdMapping {
-            parent_fd: OwnedFd::from(self.listener.try_clone()?),
-            child_fd: FIRST_LISTENER,
-        }];
+        let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        let mut mappings = vec![
+            FdMapping {
+                parent_fd: OwnedFd::from(listener.try_clone()?),
+                child_fd: FIRST_LISTENER,
+            },
+            FdMapping {
+                parent_fd: theirs.into(),
+                child_fd: LEASE,
+            },
+        ];
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("jobcred").args(&self.arguments);
+        command
+            .arg0("jobcred")
+            .args(&self.arguments)
+            .args(["--restarts", &self.starts.to_string()])
+            // This process may still be in COMMAND's.
+            .current_dir("/");
         if self.kind == Kind::Refusing {
             command.arg("--refuse");
         } else if let Some(record) = &self.record {
@@ -89,7 +141,7 @@ impl Agent {
         }
         command
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .env("LISTEN_FDS", "1")
+            .env("LISTEN_FDS", "2")
             // The convention wants the child's own pid here, which nobody knows yet; left over from somebody else it would be wrong.
             .env_remove("LISTEN_PID")
             .stdin(null_device(false)?)
@@ -98,12 +150,16 @@ impl Agent {
             .map_err(io::Error::other)?;
         let child = command.spawn()?;
         self.pid = Some(child.id().cast_signed());
+        self.starts = self.starts.saturating_add(1);
+        self.lease = Some(ours);
+        self.said = ALONE;
         Ok(())
     }
 
     /// Takes note of its death. The wait before the next start.
     pub(super) fn note_death(&mut self) -> Duration {
         self.pid = None;
+        self.lease = None;
         if self.kind == Kind::Leaving {
             self.kind = Kind::Serving;
             return Duration::ZERO;
@@ -126,6 +182,59 @@ impl Agent {
             }
             Kind::Leaving => {}
         }
+    }
+
+    /// Our lease on it, where it says something now and then.
+    pub(super) fn lease(&self) -> Option<&UnixStream> {
+        self.lease.as_ref()
+    }
+
+    /// Takes in what it says over the lease.
+    pub(super) fn listen_to_it(&mut self) {
+        let mut buffer = [0; 64];
+        let Some(mut lease) = self.lease.as_ref() else {
+            return;
+        };
+        match lease.read(&mut buffer) {
+            // It is ending: its death is told by the kernel.
+            Ok(0) => self.lease = None,
+            Ok(count) => self.said = buffer.get(count - 1).copied().unwrap_or(self.said),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => self.lease = None,
+        }
+    }
+
+    /// Whether others count on it, as far as it has said.
+    pub(super) fn has_others(&self) -> bool {
+        self.said != ALONE
+    }
+
+    /// Whether it has said that it stays without us.
+    pub(super) fn stays(&self) -> bool {
+        self.said == STAYS
+    }
+
+    /// Gives up the lease on it. It ends, unless others count on it; then it says so.
+    pub(super) fn leave(&mut self) {
+        let told = self
+            .lease
+            .as_ref()
+            .is_some_and(|lease| lease.shutdown(Shutdown::Write).is_ok());
+        if !told {
+            self.signal(Signal::SIGTERM);
+        }
+        // A stopped process ends only when it goes on.
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// How often it was started again.
+    pub(super) fn restarts(&self) -> u32 {
+        self.starts.saturating_sub(1)
+    }
+
+    /// Whether it ends so often that nobody should wait for it.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.deaths >= TROUBLE || self.kind != Kind::Serving
     }
 
     /// Whether it was told to end, to be replaced: its end is no news.

@@ -2,34 +2,34 @@
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
-use super::agent::{Agent, HEALTHY_AFTER};
 use super::passing::take_in;
-use super::signals::{Relation, Signals, send};
+use super::post_mortem::{Signalled, post_mortem};
+use super::prefetch::{Prefetch, PrefetchPlan, Verdict};
+use super::service::Service;
+use super::signals::{Received, Relation, Signals, send};
 use super::timer::Timer;
 use super::witness::Witnesses;
 use super::{Ending, Entry, Plan, command, say};
-use crate::front::socket::SocketFile;
-
-/// How long the agent may take to end once COMMAND has, and again once it is killed: nobody waits for a token any more.
-const AGENT_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The changes of children that are looked at; without waiting for one.
 const CHANGES: WaitOptions = WaitOptions::NOHANG
     .union(WaitOptions::UNTRACED)
     .union(WaitOptions::CONTINUED);
 
+/// In place of COMMAND's pid before it is started: no process has it.
+const NOBODY: i32 = 0;
+
 struct Supervisor {
     signals: Signals,
-    timer: Timer,
     command: i32,
-    agent: Option<Agent>,
+    /// The agent, kept going or shared; `None` where there is no place for it.
+    service: Option<Service>,
     /// Who tells what was sent to the whole group; without them all is passed on.
     witnesses: Option<Witnesses>,
     /// The signal that COMMAND is stopped by, while it is.
@@ -38,29 +38,59 @@ struct Supervisor {
     told_to_stop_by: Option<i32>,
     /// How COMMAND ended, once it has.
     ending: Option<Ending>,
+    /// The signals that came here.
+    signalled: Signalled,
+}
+
+/// What became of the time before COMMAND.
+enum Held {
+    /// It starts, and gets these signals, which were blocked.
+    Start(Vec<i32>),
+    /// It does not.
+    End(Ending),
 }
 
 /// Runs COMMAND to its end, with the agent beside it. `search_path` is `PATH`.
 #[must_use]
-pub fn run(plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Ending {
+pub fn run(mut plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Ending {
     // What we hold (the listener, later the run's secret) is not for other processes of the same user. `exec` resets it, so
     // COMMAND is as dumpable as it would be.
     let _ = nix::sys::prctl::set_dumpable(false);
     // From here on a signal waits until COMMAND is there to get it.
     let watch = Signals::block_all().and_then(|signals| Ok((signals, Timer::new()?)));
+    let agent = plan.agent.take();
+    let mut watch = watch.map(|(signals, timer)| {
+        let service = agent.map(|agent| Service::new(agent, timer));
+        Supervisor::new(signals, service)
+    });
+    let prefetch = plan.prefetch.take();
+    let is_held = prefetch.is_some();
+    let mut kept = Vec::new();
+    if let (Ok(supervisor), Some(prefetch)) = (&mut watch, prefetch) {
+        match supervisor.hold(&entry, prefetch) {
+            Held::Start(signals) => kept = signals,
+            Held::End(ending) => {
+                supervisor.end_service();
+                return ending;
+            }
+        }
+    }
     let (spawned, caught) = Signals::with_entry_mask(&entry, || command::spawn(&plan, search_path));
     let child = match spawned {
         Ok(child) => child,
         Err(failure) => {
             say(&failure.message);
+            if let (Ok(supervisor), true) = (&mut watch, is_held) {
+                supervisor.end_service();
+            }
             return Ending::Exited(failure.code);
         }
     };
     entry.close_descriptors();
     // The directory is COMMAND's too: it may want to leave it and unmount it. No path that is used from here on is relative.
     let _ = nix::unistd::chdir("/");
-    let (signals, timer) = match watch {
-        Ok(watch) => watch,
+    let mut supervisor = match watch {
+        Ok(supervisor) => supervisor,
         Err(errno) => {
             say(&format!(
                 "cannot watch for signals ({errno}); COMMAND runs without an agent"
@@ -72,35 +102,26 @@ pub fn run(plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Ending {
     let command = child.id().cast_signed();
     // Waiting goes through the kernel's own call below; dropping the handle leaves the process alone.
     drop(child);
-    let (agent, socket): (Option<Agent>, Option<SocketFile>) = match plan.agent {
-        Some(agent) => {
-            let (agent, file) = Agent::new(agent);
-            (Some(agent), Some(file))
-        }
-        None => (None, None),
-    };
-    let mut supervisor = Supervisor {
-        signals,
-        timer,
-        command,
-        agent,
-        witnesses: None,
-        stopped_by: None,
-        told_to_stop_by: None,
-        ending: None,
-    };
-    for number in caught
+    supervisor.command = command;
+    for number in kept
         .into_iter()
+        .chain(caught)
         .filter(|number| *number != Signal::SIGCHLD as i32)
     {
+        supervisor.signalled.note(number);
         supervisor.note_job_control(number);
         send(command, number);
     }
-    supervisor.start_agent();
+    if let (Some(service), false) = (&mut supervisor.service, is_held) {
+        service.start();
+    }
     supervisor.witnesses = Witnesses::start().ok();
     let ending = supervisor.watch_command();
-    supervisor.end_agent();
-    drop(socket);
+    // The agent still answers, whether it is ours or shared.
+    if let (Some(plan), Some(service)) = (&plan.post_mortem, &supervisor.service) {
+        post_mortem(plan, ending, supervisor.signalled, service.restarts());
+    }
+    supervisor.end_service();
     ending
 }
 
@@ -109,6 +130,24 @@ fn release_streams() {
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         let _ = nix::unistd::dup2_stdin(null.as_fd());
         let _ = nix::unistd::dup2_stdout(null.as_fd());
+    }
+}
+
+/// What a signal that comes before COMMAND does: what it would do to a process that has set up nothing yet. Inside, the
+/// ending that it makes.
+fn undisturbed(received: Received, entry: &Entry) -> Option<Ending> {
+    // A write to a closed stderr raises it here.
+    let is_own = received.sender == nix::unistd::getpid().as_raw();
+    if is_own || entry.ignores(received.number) {
+        return None;
+    }
+    match Signal::try_from(received.number) {
+        Ok(Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU) => {
+            let _ = kill(Pid::this(), Signal::SIGSTOP);
+            None
+        }
+        Ok(Signal::SIGCHLD | Signal::SIGCONT | Signal::SIGURG | Signal::SIGWINCH) => None,
+        _ => Some(Ending::Killed(received.number)),
     }
 }
 
@@ -125,6 +164,54 @@ fn wait_only(mut child: std::process::Child) -> Ending {
 }
 
 impl Supervisor {
+    /// One that has started nothing yet.
+    fn new(signals: Signals, service: Option<Service>) -> Self {
+        Self {
+            signals,
+            command: NOBODY,
+            service,
+            witnesses: None,
+            stopped_by: None,
+            told_to_stop_by: None,
+            ending: None,
+            signalled: Signalled::default(),
+        }
+    }
+
+    /// Sees to the agent before COMMAND, and holds COMMAND back until its declared resources are there or it shall start
+    /// without them. A signal does what it would do to a COMMAND that has only just begun.
+    fn hold(&mut self, entry: &Entry, plan: PrefetchPlan) -> Held {
+        let mut kept = Vec::new();
+        if let Some(service) = &mut self.service {
+            service.start();
+        }
+        // Without a timer nothing could end the wait.
+        let Ok(mut prefetch) = Prefetch::begin(plan) else {
+            return Held::Start(kept);
+        };
+        loop {
+            self.reap();
+            while let Some(received) = self.signals.next() {
+                if entry.blocks(received.number) {
+                    kept.push(received.number);
+                } else if let Some(ending) = undisturbed(received, entry) {
+                    return Held::End(ending);
+                }
+            }
+            let is_in_trouble = self.service.as_ref().is_some_and(Service::is_in_trouble);
+            let verdict = if is_in_trouble {
+                Some(prefetch.give_up("the agent cannot be started, or keeps ending"))
+            } else {
+                prefetch.go_on()
+            };
+            match verdict {
+                Some(Verdict::Start) => return Held::Start(kept),
+                Some(Verdict::Stop(code)) => return Held::End(Ending::Exited(code)),
+                None => self.wait_for_event(Some(&prefetch)),
+            }
+        }
+    }
+
     fn watch_command(&mut self) -> Ending {
         loop {
             // Before the first wait too: a COMMAND that ended while signals were not yet blocked again left no SIGCHLD behind.
@@ -133,11 +220,10 @@ impl Supervisor {
                 return ending;
             }
             self.stop_along();
-            if self.wait_for_event() {
-                self.on_timer();
-            }
+            self.wait_for_event(None);
             let passed = take_in(&self.signals, self.witnesses.as_mut(), self.command);
             for number in passed.received {
+                self.signalled.note(number);
                 self.note_job_control(number);
             }
             for number in passed.to_send {
@@ -156,19 +242,34 @@ impl Supervisor {
         }
     }
 
-    /// Sleeps until a signal or the timer comes. Whether it was the timer.
-    fn wait_for_event(&self) -> bool {
-        let mut descriptors = [
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
-        ];
-        // No timeout: both sources are descriptors, so an idle supervisor never wakes up.
-        let _ = poll(&mut descriptors, PollTimeout::NONE);
-        let fired = descriptors[1].any().unwrap_or(false);
-        if fired {
-            self.timer.clear();
+    /// Sleeps until there is a signal or something about the agent, and sees to the latter; or until `prefetch` can go on.
+    fn wait_for_event(&mut self, prefetch: Option<&Prefetch>) {
+        let mut descriptors = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let mut has_talk = false;
+        if let Some(service) = &self.service {
+            let (timer, talk) = service.descriptors();
+            has_talk = talk.is_some();
+            let talk = talk.into_iter();
+            let others = std::iter::once(timer).chain(talk);
+            descriptors.extend(others.map(|one| PollFd::new(one, PollFlags::POLLIN)));
         }
-        fired
+        descriptors.extend(prefetch.into_iter().flat_map(Prefetch::descriptors));
+        // No timeout: all sources are descriptors, so an idle supervisor never wakes up.
+        let _ = poll(&mut descriptors, PollTimeout::NONE);
+        let has_come = |place: usize| {
+            let one: Option<&PollFd> = descriptors.get(place);
+            one.is_some_and(|one| one.any().unwrap_or(false))
+        };
+        let (timer, talk) = (has_come(1), has_talk && has_come(2));
+        let Some(service) = &mut self.service else {
+            return;
+        };
+        if timer {
+            service.on_timer();
+        }
+        if talk {
+            service.on_talk();
+        }
     }
 
     /// Takes in every child that has changed: COMMAND, the agent, and as PID 1 the orphans of the whole container.
@@ -177,10 +278,9 @@ impl Supervisor {
             let pid = pid.as_raw_nonzero().get();
             if pid == self.command {
                 self.on_command(status);
-            } else if status.stopped() || status.continued() {
-                // Somebody stopped the agent, or an orphan: theirs to continue.
-            } else if self.agent.as_ref().and_then(Agent::pid) == Some(pid) {
-                self.on_agent_death(status);
+            } else if let Some(service) = &mut self.service {
+                // What is not the agent either is an orphan.
+                service.on_child(pid, status);
             }
         }
     }
@@ -212,82 +312,20 @@ impl Supervisor {
         }
     }
 
-    fn start_agent(&mut self) {
-        let Some(agent) = &mut self.agent else { return };
-        match agent.start() {
-            Ok(()) => self.timer.start(HEALTHY_AFTER),
-            Err(error) => {
-                let wait = agent.note_death();
-                if agent.is_newsworthy() {
-                    say(&format!("cannot start the agent: {error}; trying again"));
-                }
-                // Unlike a death, a failed start says that the machine lacks something, so even the first try waits.
-                self.timer.start(wait.max(Duration::from_secs(1)));
-            }
-        }
-    }
-
-    fn on_timer(&mut self) {
-        let Some(agent) = &mut self.agent else { return };
-        if agent.pid().is_some() {
-            agent.on_age();
-        } else {
-            self.start_agent();
-        }
-    }
-
-    fn on_agent_death(&mut self, status: WaitStatus) {
-        let Some(agent) = &mut self.agent else { return };
-        let is_asked_for = agent.is_being_replaced();
-        let wait = agent.note_death();
-        if is_asked_for {
-            self.timer.start(wait);
+    /// Takes leave of the agent. COMMAND's status is known by now, and is not kept waiting long.
+    fn end_service(&mut self) {
+        let Some(service) = &mut self.service else {
             return;
-        }
-        let how = match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => format!("ended with code {code}"),
-            (None, signal) => format!("was killed by signal {}", signal.unwrap_or(0)),
         };
-        if agent.is_hopeless_now() {
-            say(&format!(
-                "the agent {how}, as every time so far: token requests are refused until it stays up; it is still tried every half minute"
-            ));
-        } else if agent.is_newsworthy() {
-            say(&format!(
-                "the agent {how}; it is started again, requests wait"
-            ));
-        }
-        self.timer.start(wait);
-    }
-
-    /// Ends the agent: asked first, then forced. COMMAND's status is known by now, and is not kept waiting long.
-    fn end_agent(&mut self) {
-        self.timer.stop();
-        self.timer.clear();
-        if let Some(agent) = &self.agent {
-            agent.signal(Signal::SIGTERM);
-            // A stopped process ends only when it goes on.
-            agent.signal(Signal::SIGCONT);
-        }
-        self.timer.start(AGENT_END_TIMEOUT);
-        let mut forced = false;
-        while let Some(pid) = self.agent.as_ref().and_then(Agent::pid) {
-            if self.wait_for_event() {
-                if forced {
-                    // It hangs in the kernel, on a dead network file system, say. COMMAND's status does not wait for that.
-                    return;
-                }
-                forced = true;
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                self.timer.start(AGENT_END_TIMEOUT);
-            }
+        service.leave();
+        while self
+            .service
+            .as_ref()
+            .is_some_and(|service| !service.has_left())
+        {
+            self.wait_for_event(None);
             while self.signals.next().is_some() {}
-            while let Ok(Some((ended, status))) = wait(WaitOptions::NOHANG) {
-                if ended.as_raw_nonzero().get() == pid && !status.stopped() {
-                    self.agent = None;
-                    break;
-                }
-            }
+            self.reap();
         }
     }
 }

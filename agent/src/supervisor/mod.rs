@@ -9,14 +9,19 @@
 //! Nothing here may end, hang or delay COMMAND: whatever fails on our side is said on stderr and COMMAND runs all the same.
 
 mod agent;
+mod ask;
 mod command;
 mod ending;
 mod entry;
 mod event_loop;
+mod lease;
 mod no_proxy;
 mod passing;
+mod post_mortem;
+mod prefetch;
 mod record;
 mod say;
+mod service;
 mod signals;
 mod timer;
 mod witness;
@@ -24,12 +29,17 @@ mod witness;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 
-use crate::front::socket::BoundSocket;
+use crate::front::election::Seat;
 
+pub(crate) use self::agent::GIVEN;
+pub use self::agent::{ALONE, OTHERS, STAYS};
 pub use self::ending::Ending;
 pub use self::entry::Entry;
 pub use self::event_loop::run;
+pub use self::lease::Told;
 pub use self::no_proxy::with_loopback;
+pub use self::post_mortem::PostMortemPlan;
+pub use self::prefetch::{PrefetchCodes, PrefetchPlan};
 pub use self::record::{ConfigText, Decision, Given, Record};
 pub use self::say::say;
 pub use self::witness::serve_as_witness;
@@ -43,13 +53,25 @@ pub struct Plan {
     pub variables: Vec<(String, String)>,
     /// The socket, and how to start the agent that answers on it; `None` when there is no place for a socket.
     pub agent: Option<AgentPlan>,
+    /// What to wait for before COMMAND is started; `None` is nothing.
+    pub prefetch: Option<PrefetchPlan>,
+    /// What to say after COMMAND; `None` is nothing.
+    pub post_mortem: Option<PostMortemPlan>,
+}
+
+/// The agent's place, and how to start agents there.
+#[derive(Debug)]
+pub struct AgentPlan {
+    /// Our part at the place. Where that is to start the agent, this process keeps the socket over all deaths of the agent, so
+    /// callers only wait.
+    pub seat: Seat,
+    /// How to start it. One who shares the agent of another run has it for the day when that is gone.
+    pub recipe: Recipe,
 }
 
 /// How to start the agent.
 #[derive(Debug)]
-pub struct AgentPlan {
-    /// The socket it answers on. This process keeps it over all deaths of the agent, so callers only wait.
-    pub socket: BoundSocket,
+pub struct Recipe {
     /// Its arguments, after the program's name.
     pub arguments: Vec<OsString>,
     /// Variables it gets on top of the ones we were given.

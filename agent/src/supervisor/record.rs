@@ -123,6 +123,42 @@ impl Record {
         Self::read(opened?)
     }
 
+    /// Takes over, in the supervisor, what an agent of another `run` has told. What is known already stays, where it told less.
+    ///
+    /// # Errors
+    /// When the kernel has no memory for it, and [`io::ErrorKind::InvalidData`] when it was told otherwise before.
+    pub fn keep(
+        file: &OwnedFd,
+        decision: Option<&Decision>,
+        principal: Option<&PrincipalClaims>,
+    ) -> io::Result<()> {
+        let mut file = File::from(file.try_clone()?);
+        file.seek(SeekFrom::Start(0))?;
+        let mut record = Self::read(file)?;
+        match (&record.decision, decision) {
+            (Some(before), Some(now)) if !before.agrees_with(now) => {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            (None, Some(now)) => record.note(now.clone())?,
+            _ => {}
+        }
+        match principal {
+            Some(principal) if record.decision.is_some() => record.remember(principal),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a decision was written down.
+    #[must_use]
+    pub fn is_decided(file: &OwnedFd) -> bool {
+        let copy = || {
+            let mut file = File::from(file.try_clone()?);
+            file.seek(SeekFrom::Start(0))?;
+            Self::read(file)
+        };
+        copy().is_ok_and(|record| record.decision.is_some())
+    }
+
     fn read(file: File) -> io::Result<Self> {
         let mut reader = BufReader::new((&file).take(MAX_BYTES));
         let end_of = |line: &[u8]| line.len() as u64;
@@ -256,6 +292,32 @@ mod tests {
         let mut second = again(&mut file);
         second.remember(&claims("c")).unwrap();
         assert_eq!(again(&mut file).principal, Some(claims("c")));
+    }
+
+    #[test]
+    fn what_another_runs_agent_told_is_kept_and_never_turned_round() {
+        let file = Record::create(&given()).unwrap();
+        let decision = |fingerprint: &str| Decision {
+            strategy: "kubernetes".to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            probe: Some(ProbeResult::Answered { status: 400, ms: 2 }),
+        };
+        let claims = |id: &str| PrincipalClaims {
+            object_id: Some(id.to_owned()),
+            ..PrincipalClaims::default()
+        };
+        Record::keep(&file, None, Some(&claims("early"))).unwrap();
+        assert!(!Record::is_decided(&file));
+        Record::keep(&file, Some(&decision("a")), None).unwrap();
+        assert!(Record::is_decided(&file));
+        Record::keep(&file, Some(&decision("a")), Some(&claims("x"))).unwrap();
+        // An agent that only refuses tells nothing of it.
+        Record::keep(&file, None, None).unwrap();
+        assert!(Record::keep(&file, Some(&decision("b")), Some(&claims("y"))).is_err());
+        let record = again(&mut File::from(file));
+        assert_eq!(record.given, given());
+        assert_eq!(record.decision, Some(decision("a")));
+        assert_eq!(record.principal, Some(claims("x")));
     }
 
     #[test]

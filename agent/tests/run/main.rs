@@ -11,6 +11,7 @@ mod agent;
 mod command;
 mod group;
 mod place;
+mod sharing;
 mod sidecar;
 mod signals;
 mod start;

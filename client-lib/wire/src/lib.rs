@@ -35,6 +35,8 @@ pub const REGISTRY_PATH: &str = "/v1/registry";
 pub const EXPLAIN_PATH: &str = "/v1/explain";
 /// Path of what the agent holds and how it fares.
 pub const STATUS_PATH: &str = "/v1/status";
+/// Path of a lease: an answer that stays open for as long as somebody counts on the agent.
+pub const LEASE_PATH: &str = "/v1/lease";
 /// Path that answers 200 while the agent runs.
 pub const HEALTH_PATH: &str = "/healthz";
 /// Path that answers 200 once every declared token exists.

@@ -19,6 +19,9 @@ pub struct Status {
     pub fingerprint: String,
     /// When the agent started, in unix seconds.
     pub started_on: i64,
+    /// How many count on the agent and keep it alive: each `jobcred run` that shares it, and programs that hold a lease.
+    #[serde(default)]
+    pub leases: u64,
     /// Whether every declared token exists.
     pub ready: bool,
     /// Whose tokens these are, once one has been seen.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{UnixListener, UnixStream};
@@ -30,7 +30,7 @@ impl Handle for Echo {
         if let Ok(seconds) = request.uri().path()[1..].parse() {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
         }
-        Response::new(Full::new(Bytes::from(peer.uid.to_string())))
+        Response::new(Either::Left(Full::new(Bytes::from(peer.uid.to_string()))))
     }
 }
 

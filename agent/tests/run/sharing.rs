@@ -1,0 +1,372 @@
+//! Several runs on one node share an agent, and none of them can take it from the others.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::place::{BINARY, LISTENS, Place, Running, text, wait_for_end, wait_until};
+
+/// A run in an environment that names an identity; nothing is ever asked of it.
+fn job(place: &Place) -> Command {
+    let mut run = place.jobcred(&["run", "--", "sh", "-c", LISTENS]);
+    run.env("MSI_ENDPOINT", "http://127.0.0.1:9/")
+        .env("MSI_SECRET", "a secret of some length")
+        .stderr(Stdio::piped());
+    run
+}
+
+fn start(place: &Place) -> Running {
+    Running::start(job(place))
+}
+
+/// Ends a run in order, and returns what it said.
+fn end(mut running: Running) -> String {
+    let stderr = running.child.stderr.take().unwrap();
+    running.signal(Signal::SIGUSR1);
+    assert_eq!(running.end().1.code(), Some(3));
+    std::io::read_to_string(stderr).unwrap()
+}
+
+/// The status of the agent at the place; nothing while there is none.
+fn status(place: &Place) -> Option<serde_json::Value> {
+    let output = place.output(&["status", "--json"]);
+    output
+        .status
+        .success()
+        .then(|| serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn leases(place: &Place) -> Option<u64> {
+    status(place)?["leases"].as_u64()
+}
+
+fn agent(place: &Place) -> Option<i32> {
+    i32::try_from(status(place)?["pid"].as_i64()?).ok()
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+/// Kills a run, and all that is its child, at one go, as the kernel does it to a cgroup.
+fn kill_all(running: Running, more: &[i32]) {
+    let pid = running.pid();
+    let mut all = children(pid);
+    all.extend(more);
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    for one in all.iter().chain([&pid]) {
+        let _ = kill(Pid::from_raw(*one), Signal::SIGKILL);
+    }
+    running.end();
+}
+
+#[test]
+fn two_runs_share_an_agent_and_the_second_is_served_after_the_first() {
+    let place = Place::new();
+    let first = start(&place);
+    let second = start(&place);
+    let agent = place.agent();
+    wait_until(|| leases(&place) == Some(2));
+    assert!(end(first).contains("who: system-identity"));
+    assert_eq!(place.agent(), agent, "it goes on");
+    wait_until(|| leases(&place) == Some(1));
+    let said = end(second);
+    assert!(said.contains("shares the agent at"), "{said}");
+    assert!(!said.contains("who:"), "{said}");
+    wait_for_end(agent);
+    let own = place.socket().with_file_name("");
+    let left: Vec<_> = fs::read_dir(own)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, [".lock"], "nothing is left behind");
+}
+
+#[test]
+fn one_that_only_shares_may_end_first() {
+    let place = Place::new();
+    let first = start(&place);
+    let agent = place.agent();
+    for _ in 0..3 {
+        let second = start(&place);
+        wait_until(|| leases(&place) == Some(2));
+        end(second);
+        wait_until(|| leases(&place) == Some(1));
+    }
+    assert_eq!(place.agent(), agent);
+    end(first);
+    wait_for_end(agent);
+}
+
+#[test]
+fn a_killed_starter_leaves_its_agent_to_the_others() {
+    let place = Place::new();
+    let first = start(&place);
+    let second = start(&place);
+    let agent = place.agent();
+    wait_until(|| leases(&place) == Some(2));
+    let command: Vec<i32> = children(first.pid())
+        .into_iter()
+        .filter(|pid| *pid != agent)
+        .collect();
+    first.signal(Signal::SIGKILL);
+    for pid in command {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    first.end();
+    wait_until(|| leases(&place) == Some(1));
+    assert_eq!(place.agent(), agent);
+    end(second);
+    wait_for_end(agent);
+}
+
+#[test]
+fn whoever_is_left_starts_the_next_agent_when_starter_and_agent_are_killed_at_once() {
+    let place = Place::new();
+    let mut runs: Vec<Running> = (0..5).map(|_| start(&place)).collect();
+    let mut last = 0;
+    while runs.len() > 1 {
+        let count = runs.len() as u64;
+        wait_until(|| leases(&place) == Some(count));
+        let agent = agent(&place).unwrap();
+        assert_ne!(agent, last);
+        last = agent;
+        // The one whose child the agent is.
+        let at = runs
+            .iter()
+            .position(|run| children(run.pid()).contains(&agent))
+            .unwrap();
+        kill_all(runs.remove(at), &[]);
+        wait_for_end(agent);
+    }
+    wait_until(|| leases(&place) == Some(1));
+    let agent = place.agent();
+    let said = end(runs.remove(0));
+    assert!(said.contains("goes on with one of its own"), "{said}");
+    wait_for_end(agent);
+    assert!(!place.socket().exists());
+}
+
+#[test]
+fn an_agent_that_dies_alone_is_started_again_by_its_starter_for_all() {
+    let place = Place::new();
+    let first = start(&place);
+    let second = start(&place);
+    wait_until(|| leases(&place) == Some(2));
+    for _ in 0..2 {
+        let agent = place.agent();
+        kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
+        wait_for_end(agent);
+        wait_until(|| leases(&place) == Some(2));
+        assert_ne!(place.agent(), agent);
+    }
+    let said = end(second);
+    assert!(!said.contains("of its own"), "{said}");
+    end(first);
+}
+
+#[test]
+fn many_runs_that_start_at_once_share_one_agent() {
+    let place = Place::new();
+    let mut started: Vec<_> = (0..8)
+        .map(|_| job(&place).stdout(Stdio::piped()).spawn().unwrap())
+        .collect();
+    let runs: Vec<Running> = started
+        .drain(..)
+        .map(|mut child| {
+            let stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+            let mut running = Running { child, stdout };
+            assert_eq!(running.line(), "ready");
+            running
+        })
+        .collect();
+    wait_until(|| leases(&place) == Some(8));
+    let agent = place.agent();
+    let owners = runs
+        .iter()
+        .filter(|run| children(run.pid()).contains(&agent))
+        .count();
+    assert_eq!(owners, 1);
+    let all: Vec<String> = runs.into_iter().map(end).collect();
+    let who = all.iter().filter(|said| said.contains("who:")).count();
+    assert_eq!(who, 1, "{all:?}");
+    wait_for_end(agent);
+}
+
+#[test]
+fn another_identity_or_configuration_has_its_own_agent_and_says_why() {
+    let place = Place::new();
+    let first = start(&place);
+    let mut sockets = BTreeSet::new();
+    for (name, value) in [
+        ("MSI_SECRET", "another secret of some length"),
+        ("JOBCRED_REGISTRY_ARM_FALLBACK", "false"),
+        ("AZUREML_RUN_ID", "another-run"),
+        (
+            "DEFAULT_IDENTITY_CLIENT_ID",
+            "11111111-2222-3333-4444-555555555555",
+        ),
+    ] {
+        let mut run = place.jobcred(&["run", "--", "sh", "-c", "echo $JOBCRED_SOCKET"]);
+        let output = run
+            .env("MSI_ENDPOINT", "http://127.0.0.1:9/")
+            .env("MSI_SECRET", "a secret of some length")
+            .env(name, value)
+            .output()
+            .unwrap();
+        let path = PathBuf::from(text(&output.stdout).trim_end());
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("goes by another environment or configuration")
+                && said.contains("this run has its own agent at"),
+            "{name}: {said}"
+        );
+        assert_eq!(path.parent(), place.socket().parent());
+        assert!(!path.exists());
+        sockets.insert(path);
+    }
+    assert_eq!(sockets.len(), 4);
+    wait_until(|| leases(&place) == Some(1));
+    end(first);
+}
+
+#[test]
+fn a_run_inside_a_run_shares_its_agent() {
+    let place = Place::new();
+    let nested = format!(
+        "{BINARY} run -- sh -c 'echo $JOBCRED_SOCKET; {BINARY} status --json' && {BINARY} health"
+    );
+    let mut run = place.jobcred(&["run", "--", "sh", "-c", &nested]);
+    let output = run
+        .env("MSI_ENDPOINT", "http://127.0.0.1:9/")
+        .env("MSI_SECRET", "a secret of some length")
+        .env("NO_PROXY", "internal")
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("shares the agent at"), "{said}");
+    let stdout = text(&output.stdout);
+    assert!(stdout.starts_with(place.socket().to_str().unwrap()));
+}
+
+#[test]
+fn a_sandbox_is_never_shared() {
+    let place = Place::new();
+    let sandboxed = ["run", "--sandbox", "--", "sh", "-c", LISTENS];
+    let first = Running::start(place.jobcred(&sandboxed));
+    let output = place.output(&["run", "--sandbox", "--", "sh", "-c", "echo $JOBCRED_SOCKET"]);
+    let path = PathBuf::from(text(&output.stdout).trim_end());
+    assert_ne!(path, place.sandbox_socket());
+    assert!(text(&output.stderr).contains("never found by accident"));
+    first.signal(Signal::SIGUSR1);
+    first.end();
+}
+
+#[test]
+fn a_stopped_starter_keeps_nobody_from_tokens_or_from_ending() {
+    let place = Place::new();
+    let first = start(&place);
+    let second = start(&place);
+    wait_until(|| leases(&place) == Some(2));
+    first.signal(Signal::SIGSTOP);
+    let third = start(&place);
+    wait_until(|| leases(&place) == Some(3));
+    end(third);
+    end(second);
+    wait_until(|| leases(&place) == Some(1));
+    first.signal(Signal::SIGCONT);
+    end(first);
+}
+
+#[test]
+fn what_a_killed_node_left_behind_is_taken_over() {
+    let place = Place::new();
+    let first = start(&place);
+    let agent = place.agent();
+    kill_all(first, &[agent]);
+    wait_for_end(agent);
+    let claim = place.socket().with_file_name("agent.lock");
+    assert!(place.socket().exists() && claim.exists());
+    for content in [None, Some(""), Some("no json"), Some("{\"pid\":1}")] {
+        if let Some(content) = content {
+            fs::write(&claim, content).unwrap();
+        }
+        let second = start(&place);
+        let third = start(&place);
+        wait_until(|| leases(&place) == Some(2));
+        let agent = place.agent();
+        end(second);
+        end(third);
+        wait_for_end(agent);
+        assert!(!place.socket().exists() && !claim.exists());
+    }
+}
+
+#[test]
+fn an_agent_of_another_version_or_without_a_word_is_not_shared() {
+    let place = Place::new();
+    let first = start(&place);
+    let claim = place.socket().with_file_name("agent.lock");
+    let content = fs::read_to_string(&claim).unwrap();
+    let other = content.replace(env!("CARGO_PKG_VERSION"), "0.0.1");
+    for (content, reason) in [
+        (other.as_str(), "is of version 0.0.1"),
+        ("", "an agent that is not shared answers"),
+        ("\0", "an agent that is not shared answers"),
+    ] {
+        fs::write(&claim, content).unwrap();
+        let second = start(&place);
+        let said = end(second);
+        assert!(said.contains(reason), "{said}");
+    }
+    fs::remove_file(&claim).unwrap();
+    let said = end(start(&place));
+    assert!(said.contains("an agent that is not shared"), "{said}");
+    end(first);
+    assert!(!place.socket().exists());
+}
+
+#[test]
+fn a_directory_that_stays_locked_costs_a_private_agent_and_not_the_command() {
+    use nix::fcntl::{Flock, FlockArg};
+    let place = Place::new();
+    let first = start(&place);
+    let lock = fs::File::open(place.socket().with_file_name(".lock")).unwrap();
+    let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).unwrap();
+    let said = end(start(&place));
+    assert!(
+        said.contains("keeps the directory of") && said.contains("its own agent at"),
+        "{said}"
+    );
+    drop(lock);
+    end(first);
+}
+
+#[test]
+fn a_place_that_others_count_on_is_not_taken_by_a_newcomer() {
+    let place = Place::new();
+    let first = start(&place);
+    let second = start(&place);
+    wait_until(|| leases(&place) == Some(2));
+    let agent = place.agent();
+    // Nobody can take over: the one who would is stopped.
+    second.signal(Signal::SIGSTOP);
+    kill_all(first, &[]);
+    wait_for_end(agent);
+    let said = end(start(&place));
+    assert!(said.contains("is being started again for others"), "{said}");
+    let sidecar = place.output(&["agent", "--strategy", "system-identity"]);
+    assert_ne!(sidecar.status.code(), Some(0));
+    second.signal(Signal::SIGCONT);
+    wait_until(|| leases(&place) == Some(1));
+    end(second);
+}
