@@ -8,7 +8,7 @@ mod scenarios {
     use std::collections::{BTreeMap, BTreeSet};
     use std::path::{Path, PathBuf};
 
-    use jobcred::config::Config;
+    use jobcred::config::{Config, Federated, RegistryConfig};
     use jobcred::platform::{Environment, Files};
     use jobcred::strategy::{
         Facts, ProbeResult, Selection, Strategy, promise_broken, reason, select, wants_probe,
@@ -50,6 +50,12 @@ mod scenarios {
         allow_node_identity: bool,
         probe: Option<bool>,
         authority_host: Option<String>,
+        azure_cli_tenant: Option<String>,
+        federated_client_id: Option<String>,
+        federated_tenant_id: Option<String>,
+        federated_resources: Option<Vec<String>>,
+        /// Asked as the application of the two ids above, which are then no setting of the whole job.
+        federated_registry: Option<String>,
     }
 
     #[derive(Deserialize)]
@@ -117,7 +123,36 @@ mod scenarios {
     impl Scenario {
         fn config(&self) -> Config {
             let defaults = Config::default();
+            let (client_id, tenant_id) = (
+                self.config.federated_client_id.clone(),
+                self.config.federated_tenant_id.clone(),
+            );
+            let (federated, registries) = match &self.config.federated_registry {
+                None => (
+                    Federated {
+                        client_id,
+                        tenant_id,
+                        resources: self.config.federated_resources.clone(),
+                    },
+                    BTreeMap::new(),
+                ),
+                Some(host) => {
+                    let registry = RegistryConfig {
+                        client_id,
+                        tenant_id,
+                        federated: true,
+                        ..RegistryConfig::default()
+                    };
+                    (
+                        Federated::default(),
+                        BTreeMap::from([(host.clone(), registry)]),
+                    )
+                }
+            };
             Config {
+                federated,
+                registries,
+                azure_cli_tenant: self.config.azure_cli_tenant.clone(),
                 strategy: self.config.strategy.as_deref().map(|name| {
                     STRATEGIES
                         .into_iter()

@@ -38,6 +38,9 @@ pub struct EntraOptions {
     pub assertion_issuer: Option<String>,
     /// The `sub` of the federated credential; any, when `None`.
     pub assertion_subject: Option<String>,
+    /// The tenant that the application is registered in, where it is another than the one it acts in: tokens that Entra
+    /// itself issued in any other are no assertions for it (AADSTS700236).
+    pub home_tenant: Option<String>,
     /// Resources that don't exist in the tenant.
     pub refused_resources: Vec<String>,
     /// Seconds that a token lives.
@@ -53,6 +56,7 @@ impl Default for EntraOptions {
             assertion_audience: "api://AzureADTokenExchange".to_owned(),
             assertion_issuer: None,
             assertion_subject: None,
+            home_tenant: None,
             refused_resources: Vec::new(),
             lifetime: 86_400,
         }
@@ -81,6 +85,7 @@ struct State {
     seen: BTreeSet<String>,
     stale: BTreeSet<String>,
     no_federated_credential: bool,
+    not_added: bool,
 }
 
 impl Entra {
@@ -194,6 +199,11 @@ impl Entra {
         self.core.lock().no_federated_credential = removed;
     }
 
+    /// Takes the application out of the tenant it acts in (AADSTS7000229), or adds it again.
+    pub fn remove_service_principal(&self, removed: bool) {
+        self.core.lock().not_added = removed;
+    }
+
     /// What mints its tokens.
     #[must_use]
     pub fn mint(&self) -> &Mint {
@@ -270,6 +280,12 @@ impl Core {
                 "Application with identifier '{client_id}' was not found in the directory '{tenant}'."
             );
             return Err(refusal(400, "unauthorized_client", 700_016, words));
+        }
+        if self.lock().not_added {
+            let words = format!(
+                "The client application {client_id} is missing service principal in the tenant {tenant}."
+            );
+            return Err(refusal(401, "invalid_client", 7_000_229, words));
         }
         match (field("client_assertion"), field("client_secret")) {
             (Some(assertion), _) => {
@@ -357,6 +373,20 @@ impl Core {
         let expected = |wanted: &Option<String>, found: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| Some(wanted) == found)
         };
+        let own = text("iss").and_then(|issuer| {
+            issuer
+                .strip_prefix("https://login.microsoftonline.com/")?
+                .strip_suffix("/v2.0")
+        });
+        if let (Some(issuer), Some(home)) = (own, &self.options.home_tenant)
+            && issuer != home
+        {
+            let words = format!(
+                "Entra ID tokens issued by issuer 'https://login.microsoftonline.com/{issuer}/v2.0' may not be used for federated \
+                 identity credential flows for applications or managed identities registered in this tenant."
+            );
+            return Err(refusal(401, "invalid_client", 700_236, words));
+        }
         if audience != Some(self.options.assertion_audience.as_str()) {
             return no_match(700_212, "audience");
         }

@@ -227,9 +227,15 @@ impl Mint {
 
 fn claims(principal: &Principal, audience: &str, now: i64, expires_on: i64) -> Value {
     let tenant = &principal.tenant_id;
+    // Tokens for the exchange are of the second version, whose issuer applications name when they trust an identity.
+    let issuer = if audience.starts_with("api://AzureADTokenExchange") {
+        format!("https://login.microsoftonline.com/{tenant}/v2.0")
+    } else {
+        format!("https://sts.windows.net/{tenant}/")
+    };
     let mut claims = json!({
         "aud": audience,
-        "iss": format!("https://sts.windows.net/{tenant}/"),
+        "iss": issuer,
         "iat": now,
         "nbf": now,
         "exp": expires_on,

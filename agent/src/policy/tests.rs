@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{Decision, Policy};
 use crate::broker::Key;
-use crate::config::{Config, RegistryConfig};
+use crate::config::{Config, Federated, RegistryConfig};
 use crate::principal::{Pinned, Principal};
 use crate::resource::Cloud;
 use crate::strategy::{Choice, Strategy, Upstream};
@@ -409,4 +409,168 @@ fn registries_use_the_jobs_identity_or_the_configured_one() {
             "{strategy} {client_id:?}"
         );
     }
+}
+
+const APPLICATION: &str = "eeeeeeee-0000-0000-0000-000000000006";
+
+fn federated(strategy: Strategy, resources: Option<&[&str]>) -> Policy {
+    let config = Config {
+        federated: Federated {
+            client_id: Some(APPLICATION.to_owned()),
+            tenant_id: Some(FOREIGN.to_owned()),
+            resources: resources.map(|list| list.iter().map(|text| (*text).to_owned()).collect()),
+        },
+        ..Config::default()
+    };
+    Policy::new(&choice(strategy), &config)
+}
+
+fn application() -> Identity {
+    Identity::Application {
+        client_id: APPLICATION.to_owned(),
+        tenant_id: FOREIGN.to_owned(),
+    }
+}
+
+fn granted(policy: &Policy, request: &TokenRequest) -> Key {
+    match policy.authorize(request, Some(&known()), false).unwrap() {
+        Decision::Granted(granted) => granted.key().clone(),
+        Decision::NeedsPrincipal(_) => panic!("it is known"),
+    }
+}
+
+#[test]
+fn a_request_that_names_nobody_is_the_applications_where_the_configuration_says_so() {
+    let other = TokenRequest::new(Target::Scope("https://vault.azure.net/.default".to_owned()));
+    for (resources, storage, vault) in [
+        (None, application(), application()),
+        (
+            Some(&["https://storage.azure.com/.default"][..]),
+            application(),
+            Identity::Job,
+        ),
+        (Some(&[][..]), Identity::Job, Identity::Job),
+    ] {
+        let policy = federated(Strategy::ComputeIdentity, resources);
+        let key = granted(&policy, &request());
+        assert_eq!(*key.identity(), storage, "{resources:?}");
+        assert!(matches!(key, Key::Token { tenant: None, .. }));
+        assert_eq!(*granted(&policy, &other).identity(), vault, "{resources:?}");
+        assert_eq!(
+            *policy.authorize_own(Cloud::storage()).key().identity(),
+            storage
+        );
+    }
+}
+
+#[test]
+fn who_names_somebody_gets_just_that() {
+    let in_tenant = |tenant: &str, mut request: TokenRequest| {
+        request.tenant_id = Some(tenant.to_owned());
+        request
+    };
+    let named = |id: &str| naming(NamedIdentity::ClientId(id.to_owned()));
+    for resources in [None, Some(&[][..])] {
+        let policy = federated(Strategy::ComputeIdentity, resources);
+        for (request, expected) in [
+            (named(&APPLICATION.to_uppercase()), application()),
+            (in_tenant(&FOREIGN.to_uppercase(), request()), application()),
+            (in_tenant(FOREIGN, named(APPLICATION)), application()),
+            (named(OWN), Identity::Job),
+            (in_tenant(TENANT, request()), Identity::Job),
+            (named(OTHER), Identity::ClientId(OTHER.to_owned())),
+        ] {
+            assert_eq!(
+                *granted(&policy, &request).identity(),
+                expected,
+                "{request:?}"
+            );
+        }
+        for wrong in [
+            in_tenant(TENANT, named(APPLICATION)),
+            in_tenant(FOREIGN, named(OWN)),
+        ] {
+            let error = policy.authorize(&wrong, Some(&known()), false).unwrap_err();
+            assert_eq!(error.kind(), ErrorCode::Denied, "{wrong:?}");
+            assert!(error.message().contains("foreign-tenant"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_registry_is_asked_as_its_own_application_or_the_jobs() {
+    let registries = |entries: &[(&str, RegistryConfig)]| {
+        entries
+            .iter()
+            .map(|(host, registry)| ((*host).to_owned(), registry.clone()))
+            .collect()
+    };
+    let own = RegistryConfig {
+        client_id: Some(OTHER.to_owned()),
+        tenant_id: Some(TENANT.to_owned()),
+        federated: true,
+        ..RegistryConfig::default()
+    };
+    let with_identity = RegistryConfig {
+        client_id: Some(OTHER.to_owned()),
+        ..RegistryConfig::default()
+    };
+    let in_tenant = |tenant: &str| RegistryConfig {
+        tenant_id: Some(tenant.to_owned()),
+        ..RegistryConfig::default()
+    };
+    let entries = [
+        ("own.azurecr.io", own),
+        ("named.azurecr.io", with_identity),
+        ("there.azurecr.io", in_tenant(FOREIGN)),
+        ("home.azurecr.io", in_tenant(TENANT)),
+    ];
+    let policy = |strategy, resources| {
+        let mut policy = federated(strategy, resources);
+        policy.config.registries = registries(&entries);
+        policy
+    };
+    let ask = |policy: &Policy, host: &str| {
+        let server = policy.config.login_server(host).unwrap();
+        policy
+            .authorize_registry(&server, Some(&known()))
+            .map(|decision| match decision {
+                Decision::Granted(granted) => granted.key().identity().clone(),
+                Decision::NeedsPrincipal(_) => panic!("it is known"),
+            })
+    };
+    let others = Identity::Application {
+        client_id: OTHER.to_owned(),
+        tenant_id: TENANT.to_owned(),
+    };
+    let all = policy(Strategy::ComputeIdentity, None);
+    let none = policy(Strategy::ComputeIdentity, Some(&[]));
+    let listed = policy(
+        Strategy::ComputeIdentity,
+        Some(&["https://containerregistry.azure.net"]),
+    );
+    for (host, with_all, with_none) in [
+        ("own.azurecr.io", others.clone(), others),
+        (
+            "named.azurecr.io",
+            Identity::ClientId(OTHER.to_owned()),
+            Identity::ClientId(OTHER.to_owned()),
+        ),
+        ("there.azurecr.io", application(), Identity::Job),
+        ("home.azurecr.io", Identity::Job, Identity::Job),
+        ("any.azurecr.io", application(), Identity::Job),
+    ] {
+        assert_eq!(ask(&all, host).unwrap(), with_all, "{host}");
+        assert_eq!(ask(&listed, host).unwrap(), with_all, "{host}");
+        assert_eq!(ask(&none, host).unwrap(), with_none, "{host}");
+    }
+    let user = policy(Strategy::UserIdentity, Some(&[]));
+    let error = ask(&user, "own.azurecr.io").unwrap_err();
+    assert_eq!(error.kind(), ErrorCode::Denied);
+    assert!(error.message().contains("rule federation"), "{error}");
+    assert_eq!(ask(&user, "any.azurecr.io").unwrap(), Identity::Job);
+    // A sandbox acts as nobody.
+    let sandbox = policy(Strategy::Sandbox, None);
+    assert_eq!(ask(&sandbox, "any.azurecr.io").unwrap(), Identity::Job);
+    assert_eq!(*granted(&sandbox, &request()).identity(), Identity::Job);
 }

@@ -76,7 +76,7 @@ pub(super) fn check(
     federation_issuer(environment, config)
         .map(|_| ())
         .map_err(|error| StartError {
-            code: reason::AUTHORITY_NOT_HTTPS,
+            code: reason::FEDERATION_INVALID,
             message: format!(
                 "the configuration names an application to act as (`federated`), but {error}"
             ),

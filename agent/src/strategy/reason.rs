@@ -64,6 +64,7 @@ codes! {
         KUBERNETES_IMDS_NO_ANSWER = "kubernetes_imds_no_answer": "Only IMDS is left, and it does not answer.";
         SERVICE_PRINCIPAL_INCOMPLETE = "service_principal_incomplete": "service-principal is configured, but a variable is missing or impossible.";
         AZURE_CLI_UNAVAILABLE = "azure_cli_unavailable": "azure-cli is configured, but there is no `az` on PATH.";
+        FEDERATION_INVALID = "federation_invalid": "An application to act as is configured, but its issuer is no https address.";
         FEDERATION_IMPOSSIBLE = "federation_impossible": "An application to act as is configured, but the job's tokens are no managed identity's.";
         NOTHING_FOUND = "nothing_found": "Nothing in the environment leads to an identity.";
     }

@@ -17,7 +17,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[must_use]
 pub fn select(facts: &Facts, config: &Config) -> Selection {
     let view = View::new(facts, config);
-    let findings: Vec<(Strategy, Finding)> = ORDER
+    let mut findings: Vec<(Strategy, Finding)> = ORDER
         .into_iter()
         .map(|strategy| {
             let configured = config.strategy == Some(strategy);
@@ -30,6 +30,14 @@ pub fn select(facts: &Facts, config: &Config) -> Selection {
             .find(|(_, finding)| finding.verdict.is_applicable())
             .map(|(strategy, _)| *strategy)
     });
+    for (strategy, finding) in &mut findings {
+        if decided == Some(*strategy)
+            && let Verdict::Applies { choice, .. } = &finding.verdict
+            && let Err(error) = federation::check(&facts.environment, config, choice)
+        {
+            finding.verdict = Verdict::Fails(error);
+        }
+    }
     let (outcome, code, message) = findings
         .iter()
         .find(|(strategy, _)| decided == Some(*strategy))
@@ -37,14 +45,6 @@ pub fn select(facts: &Facts, config: &Config) -> Selection {
             || failed(nothing_found(facts)),
             |(strategy, finding)| decide(*strategy, finding, config.strategy.is_some()),
         );
-
-    let (outcome, code, message) = match outcome {
-        Ok(choice) => match federation::check(&facts.environment, config, &choice) {
-            Ok(()) => (Ok(choice), code, message),
-            Err(error) => failed(error),
-        },
-        Err(error) => (Err(error), code, message),
-    };
 
     let mut notices: Vec<_> = outcome.as_ref().err().map(way_out).into_iter().collect();
     notices.extend(notice::collect(&view, decided, outcome.as_ref().ok()));

@@ -10,9 +10,13 @@ mod support;
 
 mod bad_requests;
 mod commands;
+mod azure_cli;
+mod federation;
 mod grant;
 mod harness;
+mod job_log;
 mod kubernetes;
+mod prefetch;
 mod registry;
 mod sharing;
 mod strategies;

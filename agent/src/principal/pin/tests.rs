@@ -370,3 +370,35 @@ fn memory_is_bounded_and_the_jobs_own_identity_always_has_room() {
     assert!(pin.pinned(&Identity::Job).is_some());
     assert!(pin.lock().len() <= super::MAX_IDENTITIES + 1);
 }
+
+#[test]
+fn an_applications_tokens_are_held_to_what_the_configuration_names() {
+    const THERE: &str = "dddddddd-0000-4000-8000-00000000000d";
+    let identity = Identity::Application {
+        client_id: B.to_owned(),
+        tenant_id: THERE.to_owned(),
+    };
+    let of = |app_id: &str, tenant: &str, kind: &str| json!({"appid": app_id, "oid": app_id, "tid": tenant, "idtyp": kind});
+    // What is expected of the job's own identity does not hold for it.
+    let expect = Expect {
+        tenant_id: Some(TENANT.to_owned()),
+        client_id: Some(A.to_owned()),
+        object_id: Some(A.to_owned()),
+    };
+    let check = |pin: &Pin, claims: &Value| pin.check(&identity, None, &token(claims)).is_ok();
+    let pin = Pin::new(&choice(Strategy::ComputeIdentity), &expect);
+    assert!(check(&pin, &of(B, THERE, "app")));
+    assert!(check(&pin, &of(B, THERE, "app")));
+    for wrong in [
+        of(A, THERE, "app"),
+        of(B, TENANT, "app"),
+        of(B, THERE, "user"),
+    ] {
+        assert!(!check(&pin, &wrong), "{wrong}");
+    }
+    // Its own are not the job's, nor another application's.
+    assert!(pin.pinned(&Identity::Job).is_none());
+    // Its object in the tenant must stay the same.
+    let moved = json!({"appid": B, "oid": A, "tid": THERE, "idtyp": "app"});
+    assert!(!check(&pin, &moved));
+}

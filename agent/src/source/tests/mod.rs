@@ -1,9 +1,11 @@
 //! Sources against scripted endpoints on real sockets.
 
+mod azure_cli;
 mod choice;
 mod doubles;
 mod endpoints;
 mod entra;
+mod federated;
 mod on_behalf_of;
 
 use std::sync::Arc;
