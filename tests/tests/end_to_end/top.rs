@@ -1,10 +1,13 @@
 //! `jobcred top` in a real terminal multiplexer, as a person would look at it.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use jobcred_tests::{AzureMl, AzureMlOptions};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::{World, binary};
 
@@ -117,6 +120,37 @@ fn a_caller_that_lives_is_shown_with_its_rank() {
     drop(rank);
     terminal.wait_for(&["3 of 8, local 1", "ended"]);
     agent.end();
+}
+
+#[test]
+fn a_terminal_that_goes_away_takes_top_with_it_even_where_that_is_ignored() {
+    let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
+    let world = World::new()
+        .with_environment(aml.environment())
+        .with_secrets(aml.secrets());
+    let agent = world.agent();
+    let pid_file = world.path().join("pid");
+    let script = world.path().join("script");
+    let text = format!(
+        "trap '' HUP\necho $$ >{}\nexec {} top\n",
+        pid_file.display(),
+        binary("jobcred").display()
+    );
+    fs::write(&script, text).unwrap();
+    let terminal = Terminal::running(&world, &format!("sh {}", script.display()));
+    terminal.wait_for(&["compute-identity"]);
+    let pid = fs::read_to_string(pid_file).unwrap();
+    drop(terminal);
+    for _ in 0..LOOKS {
+        if !Path::new("/proc").join(pid.trim()).exists() {
+            agent.end();
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let pid = Pid::from_raw(pid.trim().parse().unwrap());
+    let _ = kill(pid, Signal::SIGKILL);
+    panic!("top goes on without a terminal");
 }
 
 #[test]

@@ -5,12 +5,15 @@ mod screen;
 mod view;
 
 use std::io::IsTerminal as _;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::view::View;
 use super::arguments::{GlobalOptions, TopOptions};
@@ -21,7 +24,7 @@ use crate::supervisor::say;
 /// How long one look at the agent may take: keys wait for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is noticed that the process was told to end, and that a key was pressed.
-const TICK: Duration = Duration::from_millis(100);
+const TICK_MILLIS: u8 = 100;
 
 pub(super) fn top(global: &GlobalOptions, options: &TopOptions) -> i32 {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
@@ -38,7 +41,8 @@ pub(super) fn top(global: &GlobalOptions, options: &TopOptions) -> i32 {
         Err(error) => return seek::report(&error),
     }
     let told_to_end = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGHUP, SIGINT] {
+    // Not SIGHUP: with it the terminal is gone, and there is nothing to give back.
+    for signal in [SIGTERM, SIGINT] {
         // Where it fails the signal ends the process as it always does, and the terminal keeps the last picture.
         let _ = signal_hook::flag::register(signal, Arc::clone(&told_to_end));
     }
@@ -81,7 +85,11 @@ fn watch(
             if told_to_end.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            if !event::poll(TICK)? {
+            if !wait_for_terminal()? {
+                return Ok(());
+            }
+            // Not only when there is something to read: a new size comes as a signal.
+            if !event::poll(Duration::ZERO)? {
                 continue;
             }
             match act(&event::read()?, view) {
@@ -98,6 +106,20 @@ fn watch(
             }
         }
     }
+}
+
+/// Waits for the terminal for at most [`TICK_MILLIS`]; false when it has gone away. The library below would read its end for ever.
+fn wait_for_terminal() -> std::io::Result<bool> {
+    let stdin = std::io::stdin();
+    let mut descriptors = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    match poll(&mut descriptors, PollTimeout::from(TICK_MILLIS)) {
+        // A signal, a new size among them.
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let seen = descriptors[0].revents().unwrap_or(PollFlags::empty());
+    Ok(!seen.intersects(gone))
 }
 
 enum Act {
