@@ -711,9 +711,10 @@ fn the_example_is_valid_as_it_is_and_with_every_key_in_force() {
     let config = from_file(&in_force.join("\n")).unwrap();
     assert_eq!(config.registries.len(), 1);
     assert!(config.expect.client_id.is_some());
-    // All keys but the table of registries, all settings of a registry, and the two heads of tables.
+    assert!(config.federated.application().is_some());
+    // All keys but the table of registries, all settings of a registry, and the heads of tables.
     assert_eq!(
         in_force.len(),
-        KEYS.len() - 1 + jobcred::config::REGISTRY_KEYS.len() + 2
+        KEYS.len() - 1 + jobcred::config::REGISTRY_KEYS.len() + 4
     );
 }

@@ -7,6 +7,16 @@ use super::keys::{KEYS, REGISTRIES, REGISTRY_KEYS};
 /// The widest line of the example's comments, in characters.
 const WIDTH: usize = 100;
 
+/// The tables of keys, and what each is about.
+const TABLES: [(&str, &str); 3] = [
+    ("expect", "Who the tokens must belong to."),
+    (
+        "federated",
+        "The application of another tenant that the job acts as.",
+    ),
+    ("azure_cli", "For the strategy azure-cli."),
+];
+
 /// The keys of the file as Markdown: one section each.
 #[must_use]
 pub fn keys_markdown() -> String {
@@ -63,10 +73,14 @@ pub fn example_toml() -> String {
     {
         push_example(&mut out, key.name, key.meaning, key.default, key.example);
     }
-    push(&mut out, "\n# Who the tokens must belong to.\n# [expect]\n");
-    for key in KEYS {
-        if let Some((_, name)) = key.name.split_once('.') {
-            push_example(&mut out, name, key.meaning, key.default, key.example);
+    for (table, about) in TABLES {
+        push(&mut out, &format!("\n# {about}\n# [{table}]\n"));
+        for key in KEYS {
+            if let Some((outer, name)) = key.name.split_once('.')
+                && outer == table
+            {
+                push_example(&mut out, name, key.meaning, key.default, key.example);
+            }
         }
     }
     push(
