@@ -18,6 +18,7 @@ pub mod principal;
 pub mod registry;
 pub mod resource;
 pub mod source;
+pub mod storage;
 pub mod strategy;
 pub mod supervisor;
 pub mod token;

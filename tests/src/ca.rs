@@ -16,7 +16,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The names that the doubles and the emulators behind them go by.
-pub const USUAL_NAMES: [&str; 9] = [
+pub const USUAL_NAMES: [&str; 10] = [
     "127.0.0.1",
     "::1",
     "localhost",
@@ -25,6 +25,7 @@ pub const USUAL_NAMES: [&str; 9] = [
     "*.azurecr.cn",
     "*.azurecr.us",
     "*.blob.core.windows.net",
+    "*.dfs.core.windows.net",
     "devstoreaccount1.blob.core.windows.net",
 ];
 

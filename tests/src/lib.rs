@@ -34,6 +34,7 @@ mod reply;
 mod script;
 mod secrets;
 mod server;
+mod storage;
 mod token;
 
 pub use acr::{Acr, AcrOptions, NULL_GUID};
@@ -51,6 +52,7 @@ pub use recorder::{Outcome, RecordedRequest, Recorder};
 pub use script::{Behavior, OnConnect, Script, WrongForm};
 pub use secrets::{Leak, Secrets};
 pub use server::Endpoint;
+pub use storage::{Rights, Storage, StorageOptions};
 pub use token::{
     DEFAULT_TENANT, IssuedToken, Mint, Principal, PrincipalKind, decode_claims, guid, is_guid,
     random_secret,

@@ -44,7 +44,7 @@ pub(super) struct Arguments {
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Options for every command")]
 pub(super) struct GlobalOptions {
-    /// Read the configuration from FILE (`run`, `agent`, `explain`; the others take --socket or `JOBCRED_SOCKET`)
+    /// Read the configuration from FILE (`run`, `agent`, `explain`, `check`; the others take --socket or `JOBCRED_SOCKET`)
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace
@@ -88,6 +88,18 @@ Examples:
   jobcred token https://vault.azure.net          for Key Vault
   curl -H \"Authorization: Bearer $(jobcred token --raw https://management.azure.com)\" ...")]
     Token(TokenOptions),
+    /// Find out why storage says no: network, token, role, and the command that mends it
+    ///
+    /// Goes the way of a request to a container, step by step: name, connection, TLS, token, listing. The token is the agent's,
+    /// if one runs here, else the one that an agent started here would get; it is sent to the host in URL and shown to nobody.
+    #[command(after_help = "\
+Examples:
+  jobcred check https://myaccount.blob.core.windows.net/data/train
+  jobcred check abfss://data@myaccount.dfs.core.windows.net/train
+  jobcred check --write https://myaccount.blob.core.windows.net/outputs
+  jobcred check --account myaccount az://data/train --json | jq .findings
+  jobcred run -- jobcred check https://...      with the agent of a job, as COMMAND's processes would")]
+    Check(CheckOptions),
     /// Say what the agent holds and how it fares
     #[command(after_help = "Example:\n  jobcred status --json | jq .runway")]
     Status(JsonOption),
@@ -199,6 +211,37 @@ pub(super) enum ColorChoice {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct CheckOptions {
+    /// A container, or a path in one: https://, abfss://, abfs://, wasbs:// or az://
+    #[arg(value_name = "URL")]
+    pub(super) url: String,
+    /// Also make an empty file of a new name, and delete it again; nothing is overwritten
+    #[arg(long)]
+    pub(super) write: bool,
+    /// The account, for a URL that does not name it (default: `AZURE_STORAGE_ACCOUNT_NAME`)
+    #[arg(long, value_name = "NAME")]
+    pub(super) account: Option<String>,
+    /// Send the token to URL's host although it is none of Azure's: a custom domain or an emulator
+    #[arg(long, value_name = "KIND")]
+    pub(super) service: Option<ServiceChoice>,
+    /// Print JSON with stable codes
+    #[arg(long)]
+    pub(super) json: bool,
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(super) color: ColorChoice,
+}
+
+/// Which of an account's endpoints a host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ServiceChoice {
+    /// The blob endpoint
+    Blob,
+    /// The Data Lake Storage endpoint
+    Dfs,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct TokenOptions {
     /// What the token is for, as a resource
     #[arg(value_name = "RESOURCE", default_value = "https://storage.azure.com")]
@@ -289,7 +332,7 @@ mod tests {
         let help = Arguments::command().render_long_help().to_string();
         assert!(help.starts_with("The two common uses:"), "{help}");
         for name in [
-            "run", "explain", "token", "status", "agent", "env", "wait", "health",
+            "run", "explain", "token", "check", "status", "agent", "env", "wait", "health",
         ] {
             assert!(help.contains(&format!("\n  {name} ")), "{name}");
         }

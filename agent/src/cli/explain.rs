@@ -3,7 +3,6 @@
 //! Everything here turns an [`Explanation`] into text. Getting one, and asking for the token of `--probe`, is the
 //! command's part.
 
-mod layout;
 mod report;
 #[cfg(test)]
 mod tests;

@@ -1,26 +1,21 @@
 //! `jobcred explain`: gets the explanation; `explain` turns it into text.
 
 use std::io::IsTerminal as _;
-use std::sync::Arc;
 
-use jobcred_wire::{ErrorCode, Explanation};
+use jobcred_wire::{Explanation, ProbeError};
 
 use super::arguments::{ColorChoice, ExplainOptions, GlobalOptions};
 use super::exit;
 use super::explain::{Form, explain_text, wants_color, width};
 use super::output::{plain, print};
+use super::probe::storage_token;
 use super::setup::Setup;
-use crate::agent::{Chosen, choose, reach};
-use crate::config::Application;
+use crate::agent::{Chosen, choose};
 use crate::error::TokenError;
-use crate::policy::Policy;
 use crate::principal::{Pin, Principal};
-use crate::resource::Cloud;
-use crate::source::{self, Federated, SourceRequest};
-use crate::strategy::{Choice, federation_issuer, promise_broken};
+use crate::strategy::promise_broken;
 use crate::supervisor::say;
-use crate::token::{AccessToken, Identity};
-use crate::transport::Transport;
+use crate::token::Identity;
 
 /// Decides as an agent started here and now would, and says so.
 pub(super) fn explain(global: &GlobalOptions, options: &ExplainOptions) -> i32 {
@@ -104,48 +99,15 @@ async fn decide(setup: &Setup, probe: bool) -> (Explanation, Result<(), Refusal>
         }
         _ => Ok(()),
     };
+    if let Err(error) = &outcome {
+        explanation.probe_error = Some(ProbeError {
+            code: error.kind(),
+            message: error.message().to_owned(),
+            hint: error.hint().map(str::to_owned),
+            issuer_code: error.issuer_code().map(str::to_owned),
+        });
+    }
     (explanation, outcome.map_err(Refusal::Probe))
-}
-
-/// Asks the chosen source itself, past the pin: whose token it is shall be seen above all when it is the wrong one's. It goes no
-/// further than this process.
-async fn storage_token(
-    setup: &Setup,
-    choice: &Choice,
-    transport: &Arc<Transport>,
-) -> Result<(Identity, AccessToken), TokenError> {
-    let outside = reach(&setup.config, &setup.outside, transport);
-    let source = source::build(choice, &outside)
-        .map_err(|error| TokenError::new(ErrorCode::Denied, error.message).with_hint(error.hint))?;
-    let own = |resource| SourceRequest {
-        identity: Identity::Job,
-        resource,
-        tenant: None,
-        claims: None,
-    };
-    let asked = Policy::new(choice, &setup.config).authorize_own(Cloud::storage());
-    let identity = asked.key().identity().clone();
-    let token = if let Identity::Application {
-        client_id,
-        tenant_id,
-    } = &identity
-    {
-        let issuer = federation_issuer(&setup.outside.environment, &setup.config)
-            .map_err(|error| TokenError::new(ErrorCode::Denied, error.to_string()))?;
-        let application = Application {
-            client_id,
-            tenant_id,
-        };
-        let assertion = source
-            .fetch(&own(setup.config.cloud.token_exchange()))
-            .await?;
-        Federated::new(issuer, &outside)
-            .fetch(application, &assertion, &Cloud::storage(), None)
-            .await?
-    } else {
-        source.fetch(&own(Cloud::storage())).await?
-    };
-    Ok((identity, token))
 }
 
 fn form(options: &ExplainOptions, setup: &Setup) -> Form {

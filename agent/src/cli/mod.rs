@@ -3,15 +3,18 @@
 mod agent;
 mod announce;
 mod arguments;
+mod check;
 mod env;
 mod exit;
 mod explain;
 mod explaining;
 mod health;
+mod layout;
 mod leftover;
 mod log;
 mod output;
 mod place;
+mod probe;
 mod run;
 mod seek;
 mod setup;
@@ -44,6 +47,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, entry: Entry) -> Endi
     let code = match arguments.action {
         Action::Run(options) => return run::run(&global, options, entry),
         Action::Agent(options) => agent::agent(&global, &options, entry),
+        Action::Check(options) => check::check(&global, &options),
         Action::Token(options) => token::token(&global, options),
         Action::Status(options) => status::status(&global, &options),
         Action::Top(options) => top::top(&global, &options),

@@ -68,6 +68,7 @@ pub fn select(facts: &Facts, config: &Config) -> Selection {
             .collect(),
         notices,
         principal: None,
+        probe_error: None,
     };
     Selection {
         outcome,
@@ -89,6 +90,7 @@ impl Selection {
                 candidates: Vec::new(),
                 notices: vec![way_out(&error)],
                 principal: None,
+                probe_error: None,
             },
             outcome: Err(error),
         }

@@ -136,7 +136,7 @@ fn with_tls<C>(connector: C, config: &Arc<ClientConfig>) -> HttpsConnector<C> {
         .wrap_connector(connector)
 }
 
-async fn connect<C>(
+pub(super) async fn connect<C>(
     mut connector: C,
     destination: Uri,
     request: &Request,
@@ -166,7 +166,7 @@ where
 }
 
 /// Host and, where it is not the scheme's own, port.
-fn authority(url: &Url) -> Option<String> {
+pub(super) fn authority(url: &Url) -> Option<String> {
     let host = url.host_str().filter(|host| !host.is_empty())?;
     Some(match url.port() {
         Some(port) => format!("{host}:{port}"),

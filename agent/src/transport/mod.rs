@@ -7,6 +7,7 @@ mod error;
 mod exchange;
 mod gate;
 mod proxy;
+mod reach;
 mod request;
 mod response;
 mod retry;
@@ -26,6 +27,7 @@ use crate::journal::{Event, Journal};
 use crate::platform::{Clock, Environment, Files};
 
 pub use self::error::{FailureKind, TransportError, TransportSetupError};
+pub use self::reach::{NoAddress, Reached, TlsProblem, addresses};
 pub use self::request::{Endpoint, InvalidSecret, Limits, Request, Route};
 pub use self::response::Response;
 pub use self::retry::{Attempt, Outcome, RetryPolicy};

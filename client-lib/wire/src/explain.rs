@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ErrorCode;
+
 /// Which strategy was chosen, why, and why each other one was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -23,6 +25,24 @@ pub struct Explanation {
     /// Whose token a probe got, where one was asked for (`--probe`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<PrincipalClaims>,
+    /// Why a probe got no token that may be used, where one was asked for and did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_error: Option<ProbeError>,
+}
+
+/// Why a probe got no token, or one that an agent would refuse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeError {
+    /// The kind.
+    pub code: ErrorCode,
+    /// What happened, as one sentence.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The issuer's own code, for example `AADSTS70021`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_code: Option<String>,
 }
 
 /// One strategy and what became of it.

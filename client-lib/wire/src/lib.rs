@@ -15,7 +15,9 @@ mod socket;
 mod status;
 
 pub use crate::error::{ErrorBody, ErrorCode, ErrorDetail};
-pub use crate::explain::{Candidate, Explanation, Notice, Outcome, PrincipalClaims, Severity};
+pub use crate::explain::{
+    Candidate, Explanation, Notice, Outcome, PrincipalClaims, ProbeError, Severity,
+};
 pub use crate::login_server::{
     ListedHost, LoginServer, LoginServerError, MAX_ADDRESS_BYTES, REGISTRY_SUFFIXES,
     RegistryAddress,

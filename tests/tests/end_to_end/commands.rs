@@ -366,6 +366,7 @@ fn explain_with_a_probe_says_whose_the_token_is() {
     assert_eq!(lied.code, Some(125), "{}", lied.stderr);
     let lied = lied.json();
     assert_eq!(lied["principal"]["kind"], "user");
+    assert_eq!(lied["probe_error"]["code"], "rejected");
     let notices = lied["notices"].as_array().unwrap();
     assert!(
         notices
@@ -379,6 +380,25 @@ fn explain_with_a_probe_says_whose_the_token_is() {
     let refused = world.jobcred(&["explain", "--probe"]).run();
     assert_eq!(refused.code, Some(125));
     assert!(refused.stderr.contains("400"), "{}", refused.stderr);
+    // A program reads it too, and a report has the kind without the message.
+    let refused = world.jobcred(&["explain", "--json", "--probe"]).run();
+    assert_eq!(refused.code, Some(125));
+    let json = refused.json();
+    assert_eq!(json["probe_error"]["code"], "rejected");
+    assert!(
+        json["probe_error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("400"),
+        "{json:#}"
+    );
+    let report = world.jobcred(&["explain", "--report", "--probe"]).run();
+    assert_eq!(report.code, Some(125));
+    assert!(
+        report.stdout.contains("probe     failed: rejected\n"),
+        "{}",
+        report.stdout
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@
 mod support;
 
 mod bad_requests;
+mod check;
 mod commands;
 mod azure_cli;
 mod federation;

@@ -12,7 +12,7 @@ mod world;
 
 pub use binaries::binary;
 pub use http::Answer;
-pub use nested::in_namespace_with_imds;
+pub use nested::{in_namespace_with_hosts, in_namespace_with_imds};
 pub use process::{Output, Process};
 pub use world::{Call, World};
 

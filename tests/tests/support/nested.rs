@@ -1,4 +1,5 @@
-//! A namespace of one test's own, for what only one can have at a time: the address of the metadata service.
+//! A namespace of one test's own, for what only one can have at a time: the address of the metadata service, and
+//! names of hosts.
 
 use std::process::Command;
 
@@ -11,6 +12,17 @@ const MARK: &str = "JOBCRED_TEST_NESTED";
 /// `name` is the test's own, with its modules.
 #[must_use]
 pub fn in_namespace_with_imds(name: &str) -> bool {
+    in_namespace(name, &["--imds-address"])
+}
+
+/// The same where these names resolve to 127.0.0.1.
+#[must_use]
+pub fn in_namespace_with_hosts(name: &str, hosts: &[&str]) -> bool {
+    let options: Vec<&str> = hosts.iter().flat_map(|host| ["--host", *host]).collect();
+    in_namespace(name, &options)
+}
+
+fn in_namespace(name: &str, options: &[&str]) -> bool {
     require_isolation();
     #[expect(
         clippy::disallowed_methods,
@@ -21,7 +33,7 @@ pub fn in_namespace_with_imds(name: &str) -> bool {
         return true;
     }
     let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/isolated"))
-        .arg("--imds-address")
+        .args(options)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
         .env(MARK, name)

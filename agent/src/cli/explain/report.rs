@@ -5,8 +5,8 @@ use std::path::Path;
 
 use jobcred_wire::{Explanation, Outcome, PrincipalClaims, Severity};
 
-use super::layout::{Look, Page};
 use super::text::life_left;
+use crate::cli::layout::{Look, Page};
 use crate::platform::{Files, UnixTime};
 use crate::strategy::reason;
 
@@ -36,6 +36,12 @@ pub(super) fn render(explanation: &Explanation, now: UnixTime, files: &Files) ->
     }
     if let Some(claims) = &explanation.principal {
         row(&mut page, "token", &token(claims, now));
+    }
+    if let Some(error) = &explanation.probe_error {
+        // The issuer's code is a word of its own, and public; the message may quote ids and addresses.
+        let code = error.issuer_code.as_deref().filter(|code| is_word(code));
+        let value = format!("failed: {} {}", error.code, code.unwrap_or_default());
+        row(&mut page, "probe", value.trim_end());
     }
     page.blank();
     for candidate in &explanation.candidates {
@@ -68,6 +74,14 @@ pub(super) fn render(explanation: &Explanation, now: UnixTime, files: &Files) ->
         )]);
     }
     page.finish()
+}
+
+/// Whether a text of the issuer is one short code, and no sentence that may name somebody.
+fn is_word(text: &str) -> bool {
+    text.len() <= 40
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// A fact without the value in it: names of variables, and what the probe of IMDS gave without its particulars.

@@ -2,7 +2,7 @@
 
 use jobcred_wire::{Candidate, Explanation, Notice, Outcome, PrincipalClaims, Severity};
 
-use super::layout::{Look, Page};
+use crate::cli::layout::{Look, Page};
 use crate::cli::output::span;
 use crate::platform::UnixTime;
 use crate::strategy::reason;

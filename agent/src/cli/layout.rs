@@ -2,7 +2,7 @@
 
 /// How a piece of text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(in crate::cli) enum Look {
     Plain,
     Strong,
     Faint,
@@ -29,14 +29,14 @@ impl Look {
 
 /// A text that grows line by line, wrapped to a width.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(in crate::cli) struct Page {
     text: String,
     width: usize,
     color: bool,
 }
 
 impl Page {
-    pub(super) fn new(width: usize, color: bool) -> Self {
+    pub(in crate::cli) fn new(width: usize, color: bool) -> Self {
         Self {
             text: String::new(),
             width,
@@ -44,25 +44,25 @@ impl Page {
         }
     }
 
-    pub(super) fn width(&self) -> usize {
+    pub(in crate::cli) fn width(&self) -> usize {
         self.width
     }
 
-    pub(super) fn finish(self) -> String {
+    pub(in crate::cli) fn finish(self) -> String {
         self.text
     }
 
     /// One of two marks: the terminal's, or the one every log can show.
-    pub(super) fn mark(&self, terminal: &'static str, log: &'static str) -> &'static str {
+    pub(in crate::cli) fn mark(&self, terminal: &'static str, log: &'static str) -> &'static str {
         if self.color { terminal } else { log }
     }
 
-    pub(super) fn blank(&mut self) {
+    pub(in crate::cli) fn blank(&mut self) {
         self.text.push('\n');
     }
 
     /// A line of pieces that is not wrapped.
-    pub(super) fn line(&mut self, pieces: &[(Look, &str)]) {
+    pub(in crate::cli) fn line(&mut self, pieces: &[(Look, &str)]) {
         for (look, piece) in pieces {
             self.push(*look, piece);
         }
@@ -73,7 +73,13 @@ impl Page {
     }
 
     /// A paragraph of words, each line `indent` columns in; `lead` stands in front of the first one, inside the indent.
-    pub(super) fn paragraph(&mut self, indent: usize, lead: (Look, &str), look: Look, text: &str) {
+    pub(in crate::cli) fn paragraph(
+        &mut self,
+        indent: usize,
+        lead: (Look, &str),
+        look: Look,
+        text: &str,
+    ) {
         let room = self.width.saturating_sub(indent).max(1);
         let mut lines = wrap(text, room);
         if lines.is_empty() {
