@@ -5,9 +5,11 @@
 
     client = BlobServiceClient("https://account.blob.core.windows.net", credential=JobCredential())
 
-The async twin is :class:`jobcred.aio.JobCredential`.
+The async twin is :class:`jobcred.aio.JobCredential`. Where no ``jobcred run`` is around the process, as in a notebook,
+:func:`jobcred.activate` has an agent for it.
 """
 
+from ._activate import Activation, activate, deactivate
 from ._credential import JobCredential, registry_credential
 from ._errors import (
     AgentGoneError,
@@ -27,6 +29,7 @@ from ._tokens import RegistryCredential
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activation",
     "AgentGoneError",
     "AgentNotFoundError",
     "DeniedError",
@@ -40,5 +43,7 @@ __all__ = [
     "TransientError",
     "UnavailableError",
     "UntrustedAgentError",
+    "activate",
+    "deactivate",
     "registry_credential",
 ]

@@ -12,11 +12,12 @@ import time
 from _thread import allocate_lock, get_ident
 
 from ._connection import DeadConnection, TimedOut, connect, drive
-from ._errors import JobCredentialError, TransientError
+from ._errors import AgentGoneError, JobCredentialError, TransientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import Task
+    from collections.abc import Callable
     from typing import Final
 
     from ._ask import Answer, Ask, Key
@@ -161,7 +162,12 @@ class Agent:
                 pass
             else:
                 return self._done(connection, reply)
-        connection = yield from connect(self.socket_path)
+        try:
+            connection = yield from connect(self.socket_path)
+        except AgentGoneError:
+            if revive is None or not (yield from revive(self.socket_path)):
+                raise
+            connection = yield from connect(self.socket_path)
         try:
             reply = yield from connection.ask(request)
         except DeadConnection:
@@ -259,6 +265,8 @@ class Agent:
 
 
 _agents: dict[str, Agent] = {}
+# Has an agent again where nobody answers any more; set by _activate, which knows the ones that this process counts on.
+revive: Callable[[str | None], Steps[bool]] | None = None
 
 
 def agent(socket_path: str | None) -> Agent:
@@ -275,4 +283,5 @@ def _after_fork_in_child() -> None:
         known.restart()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
