@@ -496,15 +496,26 @@ fn to_identity(named: &NamedIdentity) -> Identity {
 /// Only GUIDs go upstream as ids: the Azure ML endpoint answers a client id that is none with the *user's* token on a
 /// compute instance, without saying so.
 fn check_name(named: &NamedIdentity) -> Result<(), TokenError> {
-    let message = match named {
-        NamedIdentity::ClientId(id) if !is_guid(id) => "client_id must be a GUID",
-        NamedIdentity::ObjectId(id) if !is_guid(id) => "object_id must be a GUID",
-        NamedIdentity::ResourceId(id) if !id.starts_with('/') => {
-            "resource_id must be an Azure resource id: /subscriptions/..."
-        }
+    let (message, hint) = match named {
+        NamedIdentity::ClientId(id) if id == "clientid" => (
+            "client_id must be a GUID, and `clientid` is a placeholder",
+            "Azure ML sets DEFAULT_IDENTITY_CLIENT_ID to `clientid` where the compute has no managed identity: assign one to it, or ask without client_id (unset AZURE_CLIENT_ID for SDKs that read it).",
+        ),
+        NamedIdentity::ClientId(id) if !is_guid(id) => (
+            "client_id must be a GUID",
+            "Give the identity's client id, not its name; an SDK takes it from AZURE_CLIENT_ID, which may hold something else here.",
+        ),
+        NamedIdentity::ObjectId(id) if !is_guid(id) => (
+            "object_id must be a GUID",
+            "Give the object (principal) id of the identity, not its name.",
+        ),
+        NamedIdentity::ResourceId(id) if !id.starts_with('/') => (
+            "resource_id must be an Azure resource id: /subscriptions/...",
+            "`az identity show --query id` prints it.",
+        ),
         _ => return Ok(()),
     };
-    Err(TokenError::new(ErrorCode::InvalidRequest, message))
+    Err(TokenError::new(ErrorCode::InvalidRequest, message).with_hint(hint))
 }
 
 fn check_claims(text: &str) -> Result<String, TokenError> {

@@ -574,3 +574,27 @@ fn a_registry_is_asked_as_its_own_application_or_the_jobs() {
     assert_eq!(ask(&sandbox, "any.azurecr.io").unwrap(), Identity::Job);
     assert_eq!(*granted(&sandbox, &request()).identity(), Identity::Job);
 }
+
+#[test]
+fn a_name_that_is_none_comes_with_the_way_out() {
+    let policy = policy(Strategy::ComputeIdentity);
+    for (named, hint) in [
+        (
+            NamedIdentity::ClientId("clientid".to_owned()),
+            "DEFAULT_IDENTITY_CLIENT_ID",
+        ),
+        (
+            NamedIdentity::ClientId("my-identity".to_owned()),
+            "AZURE_CLIENT_ID",
+        ),
+        (NamedIdentity::ObjectId("x".to_owned()), "principal"),
+        (
+            NamedIdentity::ResourceId("x".to_owned()),
+            "az identity show",
+        ),
+    ] {
+        let error = policy.authorize(&naming(named), None, false).unwrap_err();
+        assert_eq!(error.kind(), ErrorCode::InvalidRequest);
+        assert!(error.hint().unwrap().contains(hint), "{error:?}");
+    }
+}

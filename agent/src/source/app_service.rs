@@ -6,7 +6,7 @@ use jobcred_wire::Secret;
 use url::Url;
 
 use super::answer::Issuer;
-use super::ask::{Asker, refuse_application, refuse_tenant, with_query};
+use super::ask::{Asker, about_the_name, refuse_application, refuse_tenant, with_query};
 use super::{Outside, Source, SourceRequest};
 use crate::error::TokenError;
 use crate::token::{AccessToken, Identity};
@@ -69,6 +69,7 @@ impl Source for AppService {
             .map_err(|error| Outside::unsendable("IDENTITY_HEADER", error))?;
         let response = self.asker.send(&outgoing).await?;
         let endpoint = Endpoint::of(&self.endpoint);
-        self.asker.read(&endpoint, resource, &response)
+        let result = self.asker.read(&endpoint, resource, &response);
+        about_the_name(result, response.status(), request)
     }
 }

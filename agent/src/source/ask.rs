@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use jobcred_wire::{ErrorCode, Secret};
 use url::Url;
 
@@ -9,7 +10,7 @@ use super::SourceRequest;
 use super::answer::{Issuer, Question};
 use crate::error::TokenError;
 use crate::platform::Clock;
-use crate::token::AccessToken;
+use crate::token::{AccessToken, Identity};
 use crate::transport::{Endpoint, Request, Response, RetryPolicy, Transport};
 
 /// Asks one endpoint by its retry policy and reads its answers.
@@ -47,6 +48,25 @@ impl Asker {
         };
         question.read(response, self.clock.now())
     }
+}
+
+/// Says of a refusal that it is about the identity which the *request* named, where it is: the job's own may be in order.
+pub(super) fn about_the_name(
+    result: Result<AccessToken, TokenError>,
+    status: StatusCode,
+    request: &SourceRequest,
+) -> Result<AccessToken, TokenError> {
+    let is_about = status == StatusCode::BAD_REQUEST && request.identity != Identity::Job;
+    result.map_err(|error| {
+        if !is_about || error.kind() != ErrorCode::Rejected || !error.is_healable() {
+            return error;
+        }
+        let hint = format!(
+            "the request names the identity {}, which is probably not assigned here: correct it (SDKs take it from AZURE_CLIENT_ID), assign that identity, or ask without naming one",
+            request.identity
+        );
+        error.with_hint(hint)
+    })
 }
 
 /// `endpoint` with `pairs` added to its query.

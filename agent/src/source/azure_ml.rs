@@ -7,7 +7,9 @@ use url::Url;
 use async_trait::async_trait;
 
 use super::answer::Issuer;
-use super::ask::{Asker, refuse_application, refuse_identity, refuse_tenant, with_query};
+use super::ask::{
+    Asker, about_the_name, refuse_application, refuse_identity, refuse_tenant, with_query,
+};
 use super::{Outside, Source, SourceRequest};
 use crate::error::TokenError;
 use crate::strategy::Strategy;
@@ -131,6 +133,7 @@ impl Source for AzureMl {
             }
         }
         let endpoint = crate::transport::Endpoint::of(&self.endpoint);
-        self.asker.read(&endpoint, resource, &response)
+        let result = self.asker.read(&endpoint, resource, &response);
+        about_the_name(result, response.status(), request)
     }
 }

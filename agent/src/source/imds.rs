@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::answer::Issuer;
-use super::ask::{Asker, refuse_application, refuse_tenant, with_query};
+use super::ask::{Asker, about_the_name, refuse_application, refuse_tenant, with_query};
 use super::{Outside, Source, SourceRequest};
 use crate::error::TokenError;
 use crate::token::{AccessToken, Identity};
@@ -61,6 +61,7 @@ impl Source for Imds {
             .with_header(METADATA, HeaderValue::from_static("true"));
         let response = self.asker.send(&outgoing).await?;
         let endpoint = Endpoint::of(&self.endpoint);
-        self.asker.read(&endpoint, resource, &response)
+        let result = self.asker.read(&endpoint, resource, &response);
+        about_the_name(result, response.status(), request)
     }
 }

@@ -342,3 +342,58 @@ async fn what_cannot_be_asked_is_transient_and_names_the_endpoint() {
     assert_eq!(error.kind(), ErrorCode::Transient);
     assert!(error.message().contains(url.as_str()), "{error}");
 }
+
+#[tokio::test]
+async fn a_refused_name_is_told_from_a_refused_job() {
+    let not_found = || refusal(400, "invalid_request", "Identity not found");
+    for (identity, is_named) in [(client(), true), (Identity::Job, false)] {
+        let mut hints = Vec::new();
+        let server = Server::start([not_found()]).await;
+        let source = azure_ml(&server, Some("default-id"), Strategy::ComputeIdentity);
+        hints.push(fetch(&source, identity.clone()).await.unwrap_err());
+        let server = Server::start([not_found()]).await;
+        let source = Imds::new(&server.url("/"), None, &outside());
+        hints.push(fetch(&source, identity.clone()).await.unwrap_err());
+        let server = Server::start([not_found()]).await;
+        let header = Secret::from("s3cr3t");
+        let source = AppService::new(server.url("/msi/token"), header, None, &outside()).unwrap();
+        hints.push(fetch(&source, identity.clone()).await.unwrap_err());
+        for error in hints {
+            let hint = error.hint().unwrap();
+            assert_eq!(hint.contains(GUID), is_named, "{identity}: {hint}");
+            assert_eq!(hint.contains("AZURE_CLIENT_ID"), is_named, "{hint}");
+        }
+    }
+    // A resource that is not known is not the identity's fault.
+    let server = Server::start([refusal(400, "invalid_resource", "AADSTS50001: no")]).await;
+    let source = Imds::new(&server.url("/"), None, &outside());
+    let error = fetch(&source, client()).await.unwrap_err();
+    assert!(!error.hint().unwrap().contains(GUID), "{error:?}");
+}
+
+#[tokio::test]
+async fn app_service_as_of_2017_speaks_like_azure_ml_and_is_not_called_so() {
+    let server = Server::start([good(), refusal(401, "x", "no"), refusal(400, "x", "no")]).await;
+    let source = AzureMl::of_app_service(
+        server.url("/MSI/token/"),
+        Secret::from("s3cr3t"),
+        None,
+        Strategy::SystemIdentity,
+        &outside(),
+    )
+    .unwrap();
+    assert_eq!(source.name(), "app-service-2017");
+    fetch(&source, client()).await.unwrap();
+    let seen = &server.seen()[0];
+    assert!(seen.contains("api-version=2017-09-01"), "{seen}");
+    assert!(seen.contains(&format!("clientid={GUID}")), "{seen}");
+    assert!(
+        seen.to_ascii_lowercase().contains("\r\nsecret: s3cr3t"),
+        "{seen}"
+    );
+    for _ in 0..2 {
+        let error = fetch(&source, Identity::Job).await.unwrap_err();
+        let shown = format!("{error} {:?}", error.hint());
+        assert!(!shown.contains("DEFAULT_IDENTITY_CLIENT_ID"), "{shown}");
+    }
+}
