@@ -23,17 +23,22 @@ use crate::front::serve::ConnectionLimits;
 use crate::front::socket::{BindError, BoundSocket, SocketFile, bind_first};
 use crate::journal::Event;
 use crate::strategy::{StartError, Strategy, reason};
-use crate::supervisor::{Entry, GIVEN, say};
+use crate::supervisor::{Entry, GIVEN, LEASE, say};
 
 pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions, mut entry: Entry) -> i32 {
-    if agent.supervised.is_some() {
+    if agent.is_of_a_job() {
         // Pipes and locks that are COMMAND's would be kept alive.
-        entry.close_others(&GIVEN);
+        let given = GIVEN.iter().copied();
+        let given: Vec<i32> = match agent.supervised {
+            Some(_) => given.collect(),
+            None => given.filter(|number| *number != LEASE).collect(),
+        };
+        entry.close_others(&given);
     }
     // Before the runtime: it takes the convention's variables out of the environment.
     let mut inherited = ListenFd::from_env();
     let inherited = Inherited::take(&mut inherited, agent);
-    if agent.supervised.is_some() || agent.linger.is_some() {
+    if agent.is_of_a_job() {
         detach();
     }
     if let (Some(supervisor), Ok(Inherited { lease: None, .. })) = (agent.supervised, &inherited)
@@ -57,7 +62,7 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions, mut entry: En
             return exit::NO_SOCKET;
         }
     };
-    let log = super::log::init(&beginning.setup.config, agent.supervised.is_some());
+    let log = super::log::init(&beginning.setup.config, agent.is_of_a_job());
     let (journal, job_log) = super::log::journal(&beginning.setup, agent);
     beginning.setup.outside.journal = journal;
     beginning.setup.outside.restarts = agent.restarts;
@@ -133,7 +138,7 @@ fn allow_connections() {
 }
 
 async fn serve(beginning: &mut Beginning, inherited: Inherited, options: &AgentOptions) -> i32 {
-    let supervised = options.supervised.is_some() || options.linger.is_some();
+    let supervised = options.is_of_a_job();
     // Signals are caught before anything can be asked for, so that none ends the process half-way.
     let (stop, mut stopped) = watch::channel(false);
     let grace = if supervised {

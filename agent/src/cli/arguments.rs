@@ -117,6 +117,13 @@ Examples:
     /// it by the `LISTEN_FDS` convention, else makes one.
     #[command(after_help = "Example:\n  jobcred agent --socket /run/jobcred/agent.sock")]
     Agent(AgentOptions),
+    /// Find or start an agent that serves this process's user, and print where it is
+    ///
+    /// For programs that cannot be started by `run`: a notebook's kernel, say. Prints a line of JSON: `socket`, `pid`, and whether
+    /// the agent was `started` for this. It ends when nobody holds a lease (`GET /v1/lease`) any more, and half a minute after this
+    /// if nobody ever does.
+    #[command(hide = true)]
+    Join,
     /// Print shell lines that make a shell find the agent
     #[command(after_help = "Example:\n  eval \"$(jobcred env)\"")]
     Env,
@@ -176,6 +183,12 @@ pub(super) struct AgentOptions {
 }
 
 impl AgentOptions {
+    /// Whether another process of this program has started it, for a job or for a program: its callers get an answer whatever
+    /// goes wrong, and nobody reads what it says.
+    pub(super) fn is_of_a_job(&self) -> bool {
+        self.supervised.is_some() || self.linger.is_some()
+    }
+
     /// Whether this process says at start who and why; inside, whether it says only what went wrong.
     pub(super) fn announces(&self) -> Option<bool> {
         match (&self.announce, self.supervised) {

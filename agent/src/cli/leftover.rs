@@ -10,6 +10,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
+use crate::front::claim::ONCE;
+use crate::front::election::{Cleared, clear_place};
+use crate::front::socket::SocketFile;
+
 /// What names of a run's own begin with.
 pub(super) const PREFIX: &str = "run-";
 /// And end with.
@@ -33,7 +37,13 @@ pub(super) fn remove(directory: &Path, uid: u32) {
                 .is_ok_and(|metadata| metadata.file_type().is_socket() && metadata.uid() == uid)
         };
         if is_named && is_ours() && is_dead(&entry.path()) {
-            let _ = fs::remove_file(entry.path());
+            // Those that a run inside the dead one counts on stay: it makes the socket anew.
+            if let Ok(file) = SocketFile::at(&entry.path()) {
+                match clear_place(&file, ONCE) {
+                    Cleared::Gone => drop(file),
+                    Cleared::Kept => file.leave(),
+                }
+            }
         }
     }
 }
@@ -63,6 +73,7 @@ mod tests {
         drop(UnixListener::bind(path("run-2-b.sock")).unwrap());
         drop(UnixListener::bind(path("agent.sock")).unwrap());
         fs::write(path("run-3-c.sock"), "no socket").unwrap();
+        fs::write(path("run-2-b.lock"), "{}").unwrap();
         // Somebody else's.
         super::remove(dir.path(), uid + 1);
         assert!(path("run-2-b.sock").exists());
@@ -72,6 +83,9 @@ mod tests {
             .map(|entry| entry.unwrap().file_name())
             .collect();
         left.sort();
-        assert_eq!(left, ["agent.sock", "run-1-a.sock", "run-3-c.sock"]);
+        assert_eq!(
+            left,
+            [".lock", "agent.sock", "run-1-a.sock", "run-3-c.sock"]
+        );
     }
 }

@@ -9,12 +9,14 @@ mod exit;
 mod explain;
 mod explaining;
 mod health;
+mod join;
 mod layout;
 mod leftover;
 mod log;
 mod output;
 mod place;
 mod probe;
+mod recipe;
 mod run;
 mod seek;
 mod setup;
@@ -51,6 +53,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, entry: Entry) -> Endi
         Action::Token(options) => token::token(&global, options),
         Action::Status(options) => status::status(&global, &options),
         Action::Top(options) => top::top(&global, &options),
+        Action::Join => join::join(&global),
         Action::Env => env::env(&global),
         Action::Wait(options) => wait::wait(&global, &options),
         Action::Health(options) => health::health(&global, &options),

@@ -38,7 +38,7 @@ impl Beginning {
         let Some(number) = agent.record else {
             return match Setup::read(options) {
                 Ok(setup) => Ok(Self::new(setup, None)),
-                Err(report) if agent.supervised.is_some() => Ok(Self::refusing(lost(&report))),
+                Err(report) if agent.is_of_a_job() => Ok(Self::refusing(lost(&report))),
                 Err(report) => Err(report),
             };
         };

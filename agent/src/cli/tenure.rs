@@ -4,6 +4,7 @@
 //! agent closes its place and ends; where somebody has claimed the place meanwhile, it stays for him.
 
 use std::mem::ManuallyDrop;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,6 +91,8 @@ impl Tenure {
         }
         drop(lease);
         if self.leases.count() > 0 || !self.try_to_end() {
+            // It was the supervisor's, and whoever reads that to its end must not wait for the runs of others.
+            release_stderr();
             let _ = connection.write_all(&[STAYS]).await;
         }
     }
@@ -123,5 +126,11 @@ impl Tenure {
             self.stop.send_replace(true);
         }
         ends
+    }
+}
+
+fn release_stderr() {
+    if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stderr(null.as_fd());
     }
 }

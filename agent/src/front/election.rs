@@ -7,6 +7,7 @@
 //! Nobody waits for anybody here: the lock of the directory is tried for half a second at most, and a connection to a socket
 //! that listens stands at once, whether or not its agent has come so far as to accept it.
 
+use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,7 +16,7 @@ use jobcred_wire::LEASE_PATH;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 
-use super::claim::{Claim, DirectoryLock, Mark, ONCE, PATIENT, is_claimed, remove};
+use super::claim::{Claim, DirectoryLock, Mark, ONCE, PATIENT, is_claimed, path_of, remove};
 use super::socket::{BindError, BoundSocket, SocketFile, SocketOptions, try_connect};
 
 /// How often the directory's lock is tried once COMMAND has ended. What stays there does no harm.
@@ -250,6 +251,11 @@ pub fn clear_place(file: &SocketFile, tries: u32) -> Cleared {
     if !file.is_there() {
         return Cleared::Gone;
     }
+    if fs::symlink_metadata(path_of(file.path())).is_err() {
+        // Nobody could join an agent there.
+        let _ = fs::remove_file(file.path());
+        return Cleared::Gone;
+    }
     let Ok(lock) = DirectoryLock::acquire(directory, tries) else {
         return Cleared::Kept;
     };
@@ -258,7 +264,7 @@ pub fn clear_place(file: &SocketFile, tries: u32) -> Cleared {
     }
     if file.is_there() {
         remove(&lock, file.path());
-        let _ = std::fs::remove_file(file.path());
+        let _ = fs::remove_file(file.path());
     }
     Cleared::Gone
 }

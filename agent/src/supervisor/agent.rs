@@ -20,7 +20,7 @@ use super::Recipe;
 /// The descriptor number the `LISTEN_FDS` convention begins with.
 const FIRST_LISTENER: i32 = 3;
 /// Where the agent finds its supervisor's lease, which that convention counts too.
-const LEASE: i32 = 4;
+pub(crate) const LEASE: i32 = 4;
 /// Where it finds the record, which it does not count.
 const RECORD: i32 = 5;
 /// All that an agent is given.
@@ -113,41 +113,15 @@ impl Agent {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         theirs.set_nonblocking(true)?;
-        let mut mappings = vec![
-            FdMapping {
-                parent_fd: OwnedFd::from(listener.try_clone()?),
-                child_fd: FIRST_LISTENER,
-            },
-            FdMapping {
-                parent_fd: theirs.into(),
-                child_fd: LEASE,
-            },
-        ];
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .arg0("jobcred")
-            .args(&self.arguments)
-            .args(["--restarts", &self.starts.to_string()])
-            // This process may still be in COMMAND's.
-            .current_dir("/");
+        let mut command = words(&self.arguments, &self.variables)?;
+        command.args(["--restarts", &self.starts.to_string()]);
+        let mut record = None;
         if self.kind == Kind::Refusing {
             command.arg("--refuse");
-        } else if let Some(record) = &self.record {
-            mappings.push(FdMapping {
-                parent_fd: record.try_clone()?,
-                child_fd: RECORD,
-            });
-            command.args(["--record", &RECORD.to_string()]);
+        } else {
+            record = self.record.as_ref();
         }
-        command
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .env("LISTEN_FDS", "2")
-            // The convention wants the child's own pid here, which nobody knows yet; left over from somebody else it would be wrong.
-            .env_remove("LISTEN_PID")
-            .stdin(null_device(false)?)
-            .stdout(null_device(true)?)
-            .fd_mappings(mappings)
-            .map_err(io::Error::other)?;
+        hand_over(&mut command, listener, Some(theirs), record)?;
         let child = command.spawn()?;
         self.pid = Some(child.id().cast_signed());
         self.starts = self.starts.saturating_add(1);
@@ -258,6 +232,64 @@ impl Agent {
             let _ = kill(Pid::from_raw(pid), signal);
         }
     }
+}
+
+/// Starts an agent that nobody supervises: it is on its own, and ends with the last lease.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start_detached(recipe: &Recipe, listener: &UnixListener) -> io::Result<u32> {
+    let mut command = words(&recipe.arguments, &recipe.variables)?;
+    // Whoever reads our stderr to its end must not wait for the agent's.
+    command.stderr(null_device(true)?);
+    hand_over(&mut command, listener, None, recipe.record.as_ref())?;
+    Ok(command.spawn()?.id())
+}
+
+/// A call of this program.
+fn words(arguments: &[OsString], variables: &[(String, OsString)]) -> io::Result<Command> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("jobcred")
+        .args(arguments)
+        // This process may still be in COMMAND's.
+        .current_dir("/")
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        // The convention wants the child's own pid here, which nobody knows yet; left over from somebody else it would be wrong.
+        .env_remove("LISTEN_PID")
+        .stdin(null_device(false)?)
+        .stdout(null_device(true)?);
+    Ok(command)
+}
+
+/// Leaves these open for an agent, where it finds them, and nothing else.
+fn hand_over(
+    command: &mut Command,
+    listener: &UnixListener,
+    lease: Option<UnixStream>,
+    record: Option<&OwnedFd>,
+) -> io::Result<()> {
+    let count = if lease.is_some() { "2" } else { "1" };
+    let mut mappings = vec![FdMapping {
+        parent_fd: OwnedFd::from(listener.try_clone()?),
+        child_fd: FIRST_LISTENER,
+    }];
+    mappings.extend(lease.map(|lease| FdMapping {
+        parent_fd: lease.into(),
+        child_fd: LEASE,
+    }));
+    if let Some(record) = record {
+        mappings.push(FdMapping {
+            parent_fd: record.try_clone()?,
+            child_fd: RECORD,
+        });
+        command.args(["--record", &RECORD.to_string()]);
+    }
+    command
+        .env("LISTEN_FDS", count)
+        .fd_mappings(mappings)
+        .map_err(io::Error::other)?;
+    Ok(())
 }
 
 fn null_device(write: bool) -> io::Result<Stdio> {

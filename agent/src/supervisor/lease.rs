@@ -32,7 +32,8 @@ pub struct Told {
 }
 
 /// A lease that was asked for.
-pub(super) struct Lease {
+#[derive(Debug)]
+pub struct LeaseReader {
     stream: UnixStream,
     /// The beginning of a line that has not come to its end.
     part: Vec<u8>,
@@ -40,16 +41,17 @@ pub(super) struct Lease {
 
 /// What came over a lease.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub struct News {
     /// The last that the agent said.
-    pub(super) told: Option<Told>,
+    pub told: Option<Told>,
     /// Whether the agent is gone, or does not know of leases.
-    pub(super) ended: bool,
+    pub ended: bool,
 }
 
-impl Lease {
+impl LeaseReader {
     /// Of a connection, which must not block, over which it was asked for.
-    pub(super) fn new(stream: UnixStream) -> Self {
+    #[must_use]
+    pub fn new(stream: UnixStream) -> Self {
         Self {
             stream,
             part: Vec::new(),
@@ -57,7 +59,7 @@ impl Lease {
     }
 
     /// Reads what is there, without waiting.
-    pub(super) fn read(&mut self) -> News {
+    pub fn read(&mut self) -> News {
         let mut news = News::default();
         let mut buffer = [0; 4096];
         loop {
@@ -88,7 +90,9 @@ impl Lease {
         }
     }
 
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+    /// What to wait for.
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 }
@@ -98,12 +102,12 @@ mod tests {
     use std::io::Write as _;
     use std::os::unix::net::UnixStream;
 
-    use super::{Lease, MAX_LINE};
+    use super::{LeaseReader, MAX_LINE};
 
-    fn pair() -> (UnixStream, Lease) {
+    fn pair() -> (UnixStream, LeaseReader) {
         let (far, near) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
-        (far, Lease::new(near))
+        (far, LeaseReader::new(near))
     }
 
     fn line(pid: u32) -> String {

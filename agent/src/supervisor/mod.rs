@@ -31,12 +31,12 @@ use std::os::fd::OwnedFd;
 
 use crate::front::election::Seat;
 
-pub(crate) use self::agent::GIVEN;
-pub use self::agent::{ALONE, OTHERS, STAYS};
+pub(crate) use self::agent::{GIVEN, LEASE};
+pub use self::agent::{ALONE, OTHERS, STAYS, start_detached};
 pub use self::ending::Ending;
 pub use self::entry::Entry;
 pub use self::event_loop::run;
-pub use self::lease::Told;
+pub use self::lease::{LeaseReader, News, Told};
 pub use self::no_proxy::with_loopback;
 pub use self::post_mortem::PostMortemPlan;
 pub use self::prefetch::{PrefetchCodes, PrefetchPlan};

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use rustix::process::WaitStatus;
 
 use super::agent::{Agent, HEALTHY_AFTER};
-use super::lease::Lease;
+use super::lease::LeaseReader;
 use super::record::Record;
 use super::timer::Timer;
 use super::{AgentPlan, say};
@@ -33,7 +33,7 @@ pub(super) struct Service {
     /// The file of our own socket, while we keep the agent going.
     file: Option<SocketFile>,
     /// Our lease, while somebody else does.
-    lease: Option<Lease>,
+    lease: Option<LeaseReader>,
     /// Elections since an agent last told anything.
     tries: u32,
     /// Whether others had their chance to take the place before us.
@@ -68,7 +68,7 @@ impl Service {
         };
         match part {
             Part::Owner(socket) => service.own(socket),
-            Part::Sharer(Some(stream)) => service.lease = Some(Lease::new(stream)),
+            Part::Sharer(Some(stream)) => service.lease = Some(LeaseReader::new(stream)),
             Part::Sharer(None) | Part::Taken => {}
         }
         service
@@ -102,7 +102,7 @@ impl Service {
 
     /// What to wait for: the timer, and where the agent says something.
     pub(super) fn descriptors(&self) -> (BorrowedFd<'_>, Option<BorrowedFd<'_>>) {
-        let lease = self.lease.as_ref().map(Lease::as_fd);
+        let lease = self.lease.as_ref().map(LeaseReader::as_fd);
         let talk = lease.or_else(|| self.agent.lease().map(std::os::fd::AsFd::as_fd));
         (self.timer.as_fd(), talk)
     }
@@ -200,7 +200,7 @@ impl Service {
                 return;
             }
             Again::Part(Part::Sharer(Some(stream))) => {
-                self.lease = Some(Lease::new(stream));
+                self.lease = Some(LeaseReader::new(stream));
                 self.tries = self.tries.saturating_add(1);
                 return;
             }

@@ -370,3 +370,68 @@ fn a_place_that_others_count_on_is_not_taken_by_a_newcomer() {
     wait_until(|| leases(&place) == Some(1));
     end(second);
 }
+
+/// What `jobcred join` says.
+fn join(place: &Place) -> serde_json::Value {
+    let output = place
+        .jobcred(&["join"])
+        .env("MSI_ENDPOINT", "http://127.0.0.1:9/")
+        .env("MSI_SECRET", "a secret of some length")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A lease of the test's own.
+fn lease(place: &Place) -> std::os::unix::net::UnixStream {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::os::unix::net::UnixStream::connect(place.socket()).unwrap();
+    stream
+        .write_all(b"GET /v1/lease HTTP/1.1\r\nhost: jobcred\r\n\r\n")
+        .unwrap();
+    let mut first = [0; 1024];
+    let length = stream.read(&mut first).unwrap();
+    assert!(text(&first[..length]).starts_with("HTTP/1.1 200"));
+    stream
+}
+
+#[test]
+fn a_program_joins_an_agent_that_is_started_for_it_and_runs_share_it() {
+    let place = Place::new();
+    let found = join(&place);
+    let agent = i32::try_from(found["pid"].as_i64().unwrap()).unwrap();
+    assert_eq!(
+        (found["started"].as_bool(), found["socket"].as_str()),
+        (Some(true), place.socket().to_str())
+    );
+    assert_eq!(place.agent(), agent);
+    let session = nix::unistd::getsid(Some(Pid::from_raw(agent))).unwrap();
+    assert_eq!(session.as_raw(), agent, "a session of its own");
+    let own = lease(&place);
+    let again = join(&place);
+    assert_eq!(
+        (again["started"].as_bool(), again["pid"].as_i64()),
+        (Some(false), Some(i64::from(agent)))
+    );
+    let run = start(&place);
+    assert_eq!(place.agent(), agent);
+    assert!(end(run).contains("shares the agent at"));
+    drop(own);
+    // It would go on for half a minute, for the sake of whoever has only just joined.
+    kill(Pid::from_raw(agent), Signal::SIGTERM).unwrap();
+    wait_for_end(agent);
+}
+
+#[test]
+fn a_run_goes_on_when_the_agent_that_a_program_had_started_dies() {
+    let place = Place::new();
+    let agent = i32::try_from(join(&place)["pid"].as_i64().unwrap()).unwrap();
+    let run = start(&place);
+    wait_until(|| leases(&place) > Some(0));
+    kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
+    wait_for_end(agent);
+    wait_until(|| leases(&place) == Some(1));
+    assert!(end(run).contains("goes on with one of its own"));
+    assert!(!place.socket().exists());
+}

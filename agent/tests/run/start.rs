@@ -102,7 +102,7 @@ fn three_lines_at_start_unless_quiet() {
 }
 
 #[test]
-fn a_second_run_has_its_own_agent_and_says_so() {
+fn a_second_run_of_another_kind_has_its_own_agent_and_says_so() {
     let place = Place::new();
     let first = Running::start(place.jobcred(&["run", "-q", "--", "sh", "-c", LISTENS]));
     let output = place.output(&["run", "--sandbox", "--", "sh", "-c", "echo $JOBCRED_SOCKET"]);
@@ -112,8 +112,11 @@ fn a_second_run_has_its_own_agent_and_says_so() {
     assert!(path.starts_with(place.file("own")));
     assert!(!path.exists());
     assert!(text(&output.stderr).contains("has its own agent at"));
+    let mut other = place.jobcred(&["run", "--", "true"]);
+    let output = other.env("AZUREML_RUN_ID", "another").output().unwrap();
+    assert!(text(&output.stderr).contains("has its own agent at"));
     let output = place.output(&["run", "--", "true"]);
-    assert!(text(&output.stderr).contains("an agent already answers at"));
+    assert!(text(&output.stderr).contains("shares the agent at"));
     first.signal(Signal::SIGUSR1);
     first.end();
 }
@@ -128,8 +131,12 @@ fn what_a_killed_run_left_behind_is_removed_by_the_next() {
     let command: i32 = first.line().parse().unwrap();
     let left = place.sandbox_socket();
     let agent = place.agent_at(&left);
+    // All at one go: an agent that outlived its supervisor would tidy up.
+    kill(Pid::from_raw(agent), Signal::SIGSTOP).unwrap();
     first.signal(Signal::SIGKILL);
-    kill(Pid::from_raw(command), Signal::SIGKILL).unwrap();
+    for pid in [command, agent] {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
     first.end();
     wait_for_end(agent);
     assert!(left.exists());
