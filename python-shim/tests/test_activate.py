@@ -295,6 +295,20 @@ def test_a_fork_while_a_thread_activates_blocks_nobody(leased: LeasedAgent, prog
         assert in_fork(activate) == 0
 
 
+def test_a_signal_handler_in_the_middle_of_it_hangs_nothing(
+    leased: LeasedAgent, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program.says(leased.path)
+    active = activate()
+    monkeypatch.setattr(_activate, "PATIENCE", 0.05)
+    with _activate._lock:
+        deactivate()
+        assert active.principal is None
+        with pytest.raises(jobcred.TransientError):
+            activate(timeout=0.05)
+    assert active.active
+
+
 def test_the_principal_is_told_when_it_is_known(leased: LeasedAgent, program: Program) -> None:
     program.says(leased.path)
     active = activate()

@@ -49,6 +49,8 @@ DEFAULT_TIMEOUT: Final = 30.0
 POLL: Final = 0.005
 # The longest line that an agent says over a lease, and the longest output of `jobcred join` that is read.
 MAX_LINE: Final = 256 * 1024
+# How long to wait for another thread that is at it, where the caller has not said.
+PATIENCE: Final = 5.0
 # The least time between two tries to have an agent again after it has died.
 REVIVE_PAUSE: Final = 5.0
 NO_STRATEGY: Final = "none"
@@ -131,11 +133,16 @@ class Activation:
     @property
     def principal(self) -> dict[str, object] | None:
         """Whose tokens the agent has got, as ids; None before the first."""
-        with _lock:
-            if self._lease is None:
-                return None
-            self._lease.holds()
-            principal = self._lease.told.get("principal")
+        lease = self._lease
+        if lease is None:
+            return None
+        # Who has the lock reads as well; what is known is known.
+        if _lock.acquire(blocking=False):
+            try:
+                lease.holds()
+            finally:
+                _lock.release()
+        principal = lease.told.get("principal")
         return dict(principal) if isinstance(principal, dict) else None
 
     def __repr__(self) -> str:
@@ -236,7 +243,10 @@ def deactivate() -> None:
     The agent ends when nobody else counts on it. Tokens that were handed out live on.
     """
     global _current
-    with _lock:
+    if not _lock.acquire(timeout=PATIENCE):
+        # A signal handler in the middle of this thread's own activate(), most likely. The lease ends with the process.
+        return
+    try:
         activation, _current = _current, None
         if activation is None or activation._owner != os.getpid():
             return
@@ -244,6 +254,8 @@ def deactivate() -> None:
             if known.socket_path == activation.socket:
                 known.close_idle()
         activation._end()
+    finally:
+        _lock.release()
 
 
 def _activate(*, sandbox: bool, timeout: float) -> tuple[Activation, str]:
