@@ -36,7 +36,7 @@ static void child(int number)
     pid_t grandchild;
     int status;
     /* Who hangs is ended by it. */
-    alarm(30);
+    alarm(60);
     get(number);
     get(number + 1);
     grandchild = fork();
