@@ -58,6 +58,32 @@ impl World {
         self.directory.path()
     }
 
+    /// Where every agent keeps its job's log, so that all of them are searched.
+    pub fn job_logs(&self) -> PathBuf {
+        self.path().join("job-logs")
+    }
+
+    /// All lines of the jobs' logs so far.
+    #[track_caller]
+    pub fn job_log(&self) -> Vec<serde_json::Value> {
+        let text = String::from_utf8(self.read_job_logs()).unwrap();
+        text.lines()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+            })
+            .collect()
+    }
+
+    fn read_job_logs(&self) -> Vec<u8> {
+        let Ok(entries) = fs::read_dir(self.job_logs()) else {
+            return Vec::new();
+        };
+        entries
+            .filter_map(|entry| fs::read(entry.ok()?.path()).ok())
+            .collect::<Vec<_>>()
+            .concat()
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.path().join("own").join("agent.sock")
     }
@@ -89,6 +115,7 @@ impl World {
             .env("HOME", self.path())
             .env("JOBCRED_LOG", "debug")
             .env("JOBCRED_SOCKET", self.socket())
+            .env("JOBCRED_JOB_LOG", self.job_logs())
             .envs(self.environment.iter().cloned())
             .current_dir("/")
             .stdin(Stdio::null());
@@ -134,6 +161,19 @@ impl World {
     #[track_caller]
     pub fn storage(&self) -> Answer {
         self.get("resource=https://storage.azure.com")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let logs = self.read_job_logs();
+        self.watch.check("a job's log", &logs);
+        // Nobody's name: tokens of users say theirs, and so do issuers in what they refuse.
+        let named = logs.contains(&b'@');
+        assert!(
+            !named || std::thread::panicking(),
+            "a job's log names somebody"
+        );
     }
 }
 
