@@ -6,6 +6,8 @@ use jobcred_wire::ErrorCode;
 pub const OK: i32 = 0;
 /// The command line or the configuration has a mistake.
 pub const USAGE: i32 = 2;
+/// A declared resource was refused for good: `run` did not start COMMAND, `wait` need not wait.
+pub const RESOURCE_REFUSED: i32 = 118;
 /// The user's session behind the job has ended, and only the user can heal that: `token`, `wait`, `explain --probe`.
 pub const GRANT_ENDED: i32 = 119;
 /// jobcred itself failed.
@@ -35,12 +37,14 @@ pub const HELP: &str = "\
 Exit codes:
   0        success; `run` ends exactly as COMMAND did, by the same signal if a signal killed it
   2        a mistake in the command line or in the configuration; COMMAND was not started
-  119      the user's session that the job borrowed has ended: sign in and submit again (`token`, `wait`, `explain --probe`)
+  118      a declared resource was refused for good: COMMAND was not started (`run`), waiting is no use (`wait`)
+  119      the user's session that the job borrowed has ended: sign in and submit again (`run` with declared resources,
+           `token`, `wait`, `explain --probe`)
   120      jobcred itself failed
   121      no identity can be had here (`explain`, `agent`, `run --required`)
   122      no place for the socket, or an agent already answers there (`agent`, `run --required`)
   123      no agent answers (`token`, `env`, `status`, `health`)
-  124      not ready in time (`wait`)
+  124      not ready in time (`wait`, and `run --required` with declared resources)
   125      the agent answered with an error: refused, not to be had, not ready, or upstream is down
   126,127  COMMAND cannot be run, or is not found (as in shells)";
 
@@ -51,6 +55,7 @@ mod tests {
         for code in [
             super::OK,
             super::USAGE,
+            super::RESOURCE_REFUSED,
             super::GRANT_ENDED,
             super::INTERNAL,
             super::NO_IDENTITY,

@@ -10,18 +10,36 @@ use super::arguments::{GlobalOptions, WaitOptions};
 use super::{exit, seek};
 use crate::supervisor::say;
 
-/// Between two questions. An agent that is starting is ready within a fraction of a second, so this is what a job loses at most.
+/// Between two questions that were not answered, or answered too early. An agent that is starting is ready within a fraction
+/// of a second, so this is what a job loses at most.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The longest that one question stays open at the agent, which answers as soon as it is settled.
+const LONGEST_QUESTION: Duration = Duration::from_secs(5);
+/// What an answer may take beyond that.
+const ROOM: Duration = Duration::from_secs(1);
 
 pub(super) fn wait(global: &GlobalOptions, options: &WaitOptions) -> i32 {
     let begin = Instant::now();
     let limit = Duration::from_secs(options.timeout);
     loop {
         let left = limit.saturating_sub(begin.elapsed());
-        let client = seek::impatient_client(global, left.max(PAUSE));
-        let Err(error) = client.get(READY_PATH) else {
+        let open = left.min(LONGEST_QUESTION).as_secs();
+        let patience = left.clamp(PAUSE, Duration::from_secs(open) + ROOM);
+        let client = seek::impatient_client(global, patience);
+        let Err(error) = client.get(&format!("{READY_PATH}?wait={open}")) else {
             return exit::OK;
         };
+        if let ErrorKind::Agent(code) = error.kind()
+            && code.is_final()
+        {
+            seek::report(&error);
+            return match code {
+                ErrorCode::GrantEnded => exit::GRANT_ENDED,
+                // An agent that can serve nothing says so of every request.
+                ErrorCode::Unavailable | ErrorCode::Denied => exit::REFUSED,
+                _ => exit::RESOURCE_REFUSED,
+            };
+        }
         if !may_pass(error.kind()) {
             return seek::report(&error);
         }
@@ -34,7 +52,7 @@ pub(super) fn wait(global: &GlobalOptions, options: &WaitOptions) -> i32 {
     }
 }
 
-/// Whether waiting can help: it cannot when the agent knows for good that there will be no token.
+/// Whether waiting can help.
 fn may_pass(kind: ErrorKind) -> bool {
     match kind {
         ErrorKind::AgentNotFound

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 
 /// What was inherited: taken before anything else happens in the process.
 ///
@@ -33,6 +33,18 @@ impl Entry {
     /// Whether the signal of this number was ignored.
     pub(super) fn ignores(&self, number: i32) -> bool {
         self.ignored & bit(number) != 0
+    }
+
+    /// Whether the signal of this number was blocked.
+    pub(super) fn blocks(&self, number: i32) -> bool {
+        Signal::try_from(number).is_ok_and(|signal| self.blocked.contains(signal))
+    }
+
+    /// Closes, in an agent that was started before COMMAND, what it was given of COMMAND's: all but `own`.
+    pub(crate) fn close_others(&mut self, own: &[i32]) {
+        self.descriptors
+            .retain(|descriptor| !own.contains(descriptor));
+        self.close_descriptors();
     }
 
     /// Closes what is COMMAND's alone, once COMMAND has it.
@@ -74,9 +86,7 @@ fn bit(number: i32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::signal::Signal;
-
-    use super::{bit, mask};
+    use super::{Signal, bit, mask};
 
     #[test]
     fn masks_are_read_as_the_kernel_prints_them() {

@@ -108,19 +108,22 @@ fn the_environment_gains_what_is_documented_and_nothing_else() {
 }
 
 /// What `script` prints directly, and what it prints under `run`, each started in the same odd state: a signal blocked, two
-/// ignored (one of them as nohup does it), a lower limit, descriptors 7 and 8 open.
-fn with_and_without(script: &str) -> [String; 2] {
+/// ignored (one of them as nohup does it), a lower limit, descriptors 7 and 8 open. `held` is whether COMMAND waits for a
+/// declared resource, so that the agent is started before it.
+fn with_and_without(script: &str, held: bool) -> [String; 2] {
     let odd = "ulimit -c 0; ulimit -n 500; exec 7</dev/null 8>/dev/null;
         exec env --ignore-signal=HUP,USR2 --block-signal=USR1,WINCH \"$@\"";
     [&[][..], &[BINARY, "run", "-q", "--sandbox", "--"]].map(|prefix| {
         let place = Place::new();
-        let output = place
-            .command("sh")
+        let mut command = place.command("sh");
+        command
             .args(["-c", odd, "sh"])
             .args(prefix)
-            .args(["sh", "-c", script])
-            .output()
-            .unwrap();
+            .args(["sh", "-c", script]);
+        if held {
+            command.env("JOBCRED_RESOURCES", "https://storage.azure.com");
+        }
+        let output = command.output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
     })
@@ -128,46 +131,76 @@ fn with_and_without(script: &str) -> [String; 2] {
 
 #[test]
 fn the_process_status_is_what_it_would_be() {
-    let [plain, ours] = with_and_without("exec cat /proc/self/status").map(|status| {
-        status
-            .lines()
-            .filter(|line| {
-                let name = line.split(':').next().unwrap_or_default();
-                // Who and how large it is differs from start to start; everything else is inherited state.
-                !(name.starts_with("Vm")
-                    || name.starts_with("Rss")
-                    || name.ends_with("ctxt_switches")
-                    || ["Tgid", "Pid", "PPid", "NStgid", "NSpid", "SigQ"].contains(&name)
-                    || ["NSpgid", "Cpus_allowed", "Mems_allowed"].contains(&name))
-            })
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    });
-    assert!(
-        plain
-            .iter()
-            .any(|line| line.starts_with("SigBlk:\t0000000008000200"))
-    );
-    assert_eq!(plain, ours);
+    for held in [false, true] {
+        let [plain, ours] = with_and_without("exec cat /proc/self/status", held).map(|status| {
+            status
+                .lines()
+                .filter(|line| {
+                    let name = line.split(':').next().unwrap_or_default();
+                    // Who and how large it is differs from start to start; everything else is inherited state.
+                    !(name.starts_with("Vm")
+                        || name.starts_with("Rss")
+                        || name.ends_with("ctxt_switches")
+                        || ["Tgid", "Pid", "PPid", "NStgid", "NSpid", "SigQ"].contains(&name)
+                        || ["NSpgid", "Cpus_allowed", "Mems_allowed"].contains(&name))
+                })
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        });
+        assert!(
+            plain
+                .iter()
+                .any(|line| line.starts_with("SigBlk:\t0000000008000200"))
+        );
+        assert_eq!(plain, ours, "held: {held}");
+    }
 }
 
 #[test]
 fn limits_and_descriptors_are_what_they_would_be() {
-    let [plain, ours] = with_and_without("exec cat /proc/self/limits");
-    assert!(plain.contains("Max open files            500"), "{plain}");
-    assert_eq!(plain, ours);
-    let [plain, ours] = with_and_without("exec ls -l /proc/self/fd").map(|list| {
-        list.lines()
-            .filter_map(|line| line.split_once(" -> "))
-            .filter_map(|(before, target)| Some((before.rsplit(' ').next()?, target)))
-            // The streams are this test's, and the last one is where ls itself reads.
-            .filter(|(number, _)| number.len() > 1 || *number > "2")
-            .filter(|(_, target)| !target.starts_with("/proc/"))
-            .map(|(number, target)| format!("{number} {target}"))
-            .collect::<Vec<_>>()
-    });
-    assert!(plain.contains(&"7 /dev/null".to_owned()), "{plain:?}");
-    assert_eq!(plain, ours);
+    for held in [false, true] {
+        let [plain, ours] = with_and_without("exec cat /proc/self/limits", held);
+        assert!(plain.contains("Max open files            500"), "{plain}");
+        assert_eq!(plain, ours);
+        let [plain, ours] = with_and_without("exec ls -l /proc/self/fd", held).map(|list| {
+            list.lines()
+                .filter_map(|line| line.split_once(" -> "))
+                .filter_map(|(before, target)| Some((before.rsplit(' ').next()?, target)))
+                // The streams are this test's, and the last one is where ls itself reads.
+                .filter(|(number, _)| number.len() > 1 || *number > "2")
+                .filter(|(_, target)| !target.starts_with("/proc/"))
+                .map(|(number, target)| format!("{number} {target}"))
+                .collect::<Vec<_>>()
+        });
+        assert!(plain.contains(&"7 /dev/null".to_owned()), "{plain:?}");
+        assert_eq!(plain, ours);
+    }
+}
+
+#[test]
+fn an_agent_that_was_started_first_keeps_nothing_of_the_commands() {
+    let place = Place::new();
+    let fifo = place.file("fifo");
+    let script = "mkfifo $1; exec 9<>$1; exec $2 run -q --sandbox -- sh -c 'echo ready; exec 9>&-; echo $PPID; cat; exit 3'";
+    let mut command = place.command("sh");
+    command
+        .args(["-c", script, "sh", fifo.to_str().unwrap(), BINARY])
+        .env("JOBCRED_RESOURCES", "https://storage.azure.com")
+        .stdin(Stdio::piped());
+    let mut running = Running::start(command);
+    let supervisor: i32 = running.line().parse().unwrap();
+    let agent = place.agent_at(&place.sandbox_socket());
+    for pid in [supervisor, agent] {
+        let held = fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .any(|entry| fs::read_link(entry.unwrap().path()).is_ok_and(|target| target == fifo));
+        assert!(
+            !held,
+            "process {pid} of supervisor {supervisor} and agent {agent}"
+        );
+    }
+    drop(running.child.stdin.take());
+    assert_eq!(running.end().1.code(), Some(3));
 }
 
 #[test]

@@ -32,14 +32,19 @@ pub(super) struct Lossy {
 
 impl Lossy {
     /// Starts the thread. Where none can be had nothing is logged.
-    pub(super) fn start<W: Write>(open: impl FnOnce() -> W + Send + 'static) -> Self {
+    ///
+    /// `gap` is the line that says how many were dropped.
+    pub(super) fn start<W: Write>(
+        open: impl FnOnce() -> W + Send + 'static,
+        gap: fn(u64) -> String,
+    ) -> Self {
         let (jobs, waiting) = sync_channel(MAX_WAITING);
         let dropped = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&dropped);
         // The handle is not kept: a thread that is stuck must not be waited for.
         let _ = thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_all(&waiting, &mut open(), &count));
+            .spawn(move || write_all(&waiting, &mut open(), &count, gap));
         Self { jobs, dropped }
     }
 
@@ -52,8 +57,9 @@ impl Lossy {
     }
 }
 
-impl Write for Lossy {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+impl Lossy {
+    /// Takes a line, or counts it as dropped.
+    pub(super) fn take(&self, line: &[u8]) {
         let mut kept = line.get(..MAX_LINE).unwrap_or(line).to_vec();
         if kept.len() < line.len() {
             kept.push(b'\n');
@@ -61,6 +67,12 @@ impl Write for Lossy {
         if self.jobs.try_send(Job::Line(kept)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl Write for Lossy {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.take(line);
         Ok(line.len())
     }
 
@@ -69,7 +81,12 @@ impl Write for Lossy {
     }
 }
 
-fn write_all(waiting: &Receiver<Job>, out: &mut impl Write, dropped: &AtomicU64) {
+fn write_all(
+    waiting: &Receiver<Job>,
+    out: &mut impl Write,
+    dropped: &AtomicU64,
+    gap: fn(u64) -> String,
+) {
     for job in waiting {
         let line = match job {
             Job::Line(line) => line,
@@ -82,7 +99,7 @@ fn write_all(waiting: &Receiver<Job>, out: &mut impl Write, dropped: &AtomicU64)
         let _ = out.write_all(&line);
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let _ = writeln!(out, "jobcred: {lost} lines of the log were dropped here");
+            let _ = out.write_all(gap(lost).as_bytes());
         }
     }
 }
@@ -121,7 +138,8 @@ mod tests {
             written: Arc::clone(&written),
             leave,
         };
-        (Lossy::start(move || held), written, allow)
+        let gap = |lost| format!("jobcred: {lost} lines of the log were dropped here\n");
+        (Lossy::start(move || held, gap), written, allow)
     }
 
     #[test]
