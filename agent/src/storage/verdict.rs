@@ -391,8 +391,9 @@ fn tenant(answer: &Answer, claims: &PrincipalClaims) -> Finding {
         format!("The token was issued by the tenant {own}.{wanted} An account takes tokens of its own tenant only."),
     )
     .fix(
-        "A managed identity has tokens of its own tenant and no other. Use storage of that tenant, or an application of the account's \
-         tenant that trusts the identity (a federated credential).",
+        "A managed identity has tokens of its own tenant and no other. Use storage of that tenant, or have the job act as an \
+         application of the account's tenant that trusts the identity: `federated` in the configuration, for an identity that is \
+         user-assigned.",
     )
 }
 

@@ -159,7 +159,7 @@ fn a_missing_role_is_said_with_the_command_that_gives_it() {
         .run();
     assert_eq!(refused.code, Some(125), "{}", refused.stdout);
     for part in [
-        "  failed  list        403 AuthorizationPermissionMismatch",
+        "  failed   list       403 AuthorizationPermissionMismatch",
         "request id",
         "x the identity may not list in data: no role allows it",
         &format!("        --assignee-object-id {} \\\n", own.object_id),
@@ -507,10 +507,7 @@ fn azures_own_names_need_no_flag() {
             .json();
         assert_eq!(json["ok"], true, "{json:#}");
         let name = json["steps"][0]["text"].as_str().unwrap();
-        assert!(
-            name.contains("127.0.0.1 (private: a private endpoint)"),
-            "{name}"
-        );
+        assert!(name.contains("127.0.0.1 (this machine itself)"), "{name}");
     }
     let by_account = world
         .jobcred(&["check", "az://data/train"])

@@ -213,10 +213,11 @@ fn write_step(page: &mut Page, step: &Step) {
         Outcome::Skipped => Look::Faint,
     };
     let text = match step.took {
-        Some(took) => format!("{} ({} ms)", step.text, took.as_millis()),
+        // One word, so that it is not torn apart.
+        Some(took) => format!("{} ({}ms)", step.text, took.as_millis()),
         None => step.text.clone(),
     };
-    let lead = format!("  {:8}{:10}", step.outcome.as_str(), step.name);
+    let lead = format!("  {:9}{:11}", step.outcome.as_str(), step.name);
     page.paragraph(STEP_COLUMN, (look, &lead), Look::Plain, &text);
     for (name, value) in &step.details {
         let lead = format!("{:STEP_COLUMN$}{name}", "");

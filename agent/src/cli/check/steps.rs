@@ -200,7 +200,11 @@ impl Check<'_> {
         } else {
             Way::Public
         };
+        let is_here = found
+            .iter()
+            .all(|address| address.to_canonical().is_loopback());
         let kind = match (all_private, self.location.is_azure()) {
+            _ if is_here => "this machine itself",
             (true, true) => "private: a private endpoint",
             (true, false) => "private",
             (false, true) => "public: no private endpoint",
@@ -409,8 +413,7 @@ impl Check<'_> {
             } else {
                 "allowed; there is nothing"
             };
-            self.report
-                .step(Step::new("list", Outcome::Ok, text).with_answer(&answer));
+            self.report.step(Step::new("list", Outcome::Ok, text));
             if !answer.has_entries && !self.location.path().is_empty() {
                 self.report.finding(
                     Finding::warning(
