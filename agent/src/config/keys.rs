@@ -162,7 +162,7 @@ pub const KEYS: &[Key] = &[
         variable: "JOBCRED_EXPECT_TENANT_ID",
         allowed: "a GUID",
         default: "not checked",
-        meaning: "The tenant that every token must be of. A token of another one is refused.",
+        meaning: "The tenant that every token must be of, but those of an application that the configuration itself names (`federated`). A token of another one is refused.",
         danger: "",
         example: r#""11111111-2222-3333-4444-555555555555""#,
         set: |given, config| put_some(guid(given), &mut config.expect.tenant_id),

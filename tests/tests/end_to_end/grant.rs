@@ -17,6 +17,14 @@ fn user_job() -> (AzureMl, World) {
     (aml, world)
 }
 
+/// The same job in another place, with resources declared.
+fn user_job_with_resources(aml: &AzureMl) -> World {
+    World::new()
+        .with_environment(aml.user_environment())
+        .with_environment([("JOBCRED_RESOURCES", STORAGE)])
+        .with_secrets(aml.secrets())
+}
+
 /// Between two looks at something that changes with time alone.
 fn pause() {
     assert!(!Recorder::new().wait_for(1, Duration::from_millis(100)));
@@ -34,6 +42,11 @@ fn commands_end_with_its_own_code_and_upstream_is_asked_once() {
         assert_eq!(world.storage().code(), "grant_ended");
     }
     assert_eq!(aml.obo().requests().len(), 1, "ten callers, one request");
+
+    let declared = user_job_with_resources(&aml);
+    let _other = declared.agent();
+    let waited = declared.jobcred(&["wait", "--timeout", "60"]).run();
+    assert_eq!(waited.code, GRANT_ENDED, "{waited:?}");
 
     let probe = world.jobcred(&["explain", "--probe"]).run();
     assert_eq!(probe.code, GRANT_ENDED, "{probe:?}");
