@@ -42,6 +42,8 @@ impl Place {
             .env("PATH", SEARCH_PATH)
             .env("JOBCRED_PROBE", "false")
             .env("JOBCRED_LOG", "warn")
+            // Else it would lie beside the tests.
+            .env("JOBCRED_JOB_LOG", "off")
             .env("JOBCRED_SOCKET", self.socket())
             .stdin(Stdio::null());
         command
