@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jobcred::config::{
-    Config, ConfigErrors, ConfigFile, Federated, KEYS, LogFormat, Override, RegistryConfig,
-    reference,
+    Config, ConfigErrors, ConfigFile, Federated, JobLog, KEYS, LogFormat, Override, PostMortem,
+    RegistryConfig, reference,
 };
 use jobcred::platform::Environment;
 use jobcred::resource::Cloud;
@@ -131,6 +131,9 @@ fn everything() -> Config {
         grace: Duration::from_secs(90),
         sandbox_lifetime: Duration::from_secs(120),
         required: true,
+        prefetch_timeout: Duration::from_secs(12),
+        post_mortem: PostMortem::Always,
+        job_log: JobLog::In("/work/outputs".into()),
         log: Some("info,jobcred::broker=debug".to_owned()),
         log_format: LogFormat::Json,
     }
@@ -155,6 +158,9 @@ fn every_key_can_be_given_in_the_file() {
         grace = 90
         sandbox_lifetime = "2m"
         required = true
+        prefetch_timeout = "12s"
+        post_mortem = "always"
+        job_log = "/work/outputs"
         log = "info,jobcred::broker=debug"
         log_format = "json"
         [expect]
@@ -204,6 +210,9 @@ fn every_key_can_be_given_as_a_variable() {
         ("JOBCRED_GRACE", "90s"),
         ("JOBCRED_SANDBOX_LIFETIME", "120"),
         ("JOBCRED_REQUIRED", "1"),
+        ("JOBCRED_PREFETCH_TIMEOUT", "12"),
+        ("JOBCRED_POST_MORTEM", "always"),
+        ("JOBCRED_JOB_LOG", "/work/outputs"),
         ("JOBCRED_LOG", "info,jobcred::broker=debug"),
         ("JOBCRED_LOG_FORMAT", "json"),
         ("JOBCRED_EXPECT_TENANT_ID", GUID),
