@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use jobcred::storage::code::CODES;
 use jobcred::strategy::reason::{CARRIED_OUT, CHOSEN, FAILED, NOTICES, PASSED_OVER};
 
 const MARK: &str =
@@ -10,18 +11,37 @@ const MARK: &str =
 
 #[test]
 fn the_documentation_lists_every_reason_code() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/troubleshooting.md");
+    is_in_step(
+        "troubleshooting.md",
+        "agent/src/strategy/reason.rs",
+        &tables(),
+    );
+}
+
+#[test]
+fn the_documentation_lists_every_code_of_a_check() {
+    let mut table = String::from("\n| code | meaning |\n|---|---|\n");
+    for (code, meaning) in CODES {
+        // Writing to a String cannot fail.
+        let _ = writeln!(table, "| `{code}` | {meaning} |");
+    }
+    is_in_step("check.md", "agent/src/storage/code.rs", &table);
+}
+
+fn is_in_step(document: &str, source: &str, tables: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(document);
     let text = std::fs::read_to_string(&path).unwrap();
     let at = text.find(MARK).unwrap() + MARK.len();
-    let expected = format!("{}{}", &text[..at], tables());
+    let expected = format!("{}{tables}", &text[..at]);
     if update_wanted() {
         std::fs::write(&path, expected).unwrap();
         return;
     }
     assert!(
         text == expected,
-        "docs/troubleshooting.md is not in step with agent/src/strategy/reason.rs: \
-         run `UPDATE_DOCS=1 cargo test -p jobcred --test troubleshooting`"
+        "docs/{document} is not in step with {source}: run `UPDATE_DOCS=1 cargo test -p jobcred --test troubleshooting`"
     );
 }
 

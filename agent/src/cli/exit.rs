@@ -41,11 +41,11 @@ Exit codes:
   119      the user's session that the job borrowed has ended: sign in and submit again (`run` with declared resources,
            `token`, `wait`, `explain --probe`)
   120      jobcred itself failed
-  121      no identity can be had here (`explain`, `agent`, `run --required`)
+  121      no identity can be had here (`explain`, `check`, `agent`, `run --required`)
   122      no place for the socket, or an agent already answers there (`agent`, `run --required`)
   123      no agent answers (`token`, `env`, `status`, `health`)
   124      not ready in time (`wait`, and `run --required` with declared resources)
-  125      the agent answered with an error: refused, not to be had, not ready, or upstream is down
+  125      the agent answered with an error: refused, not to be had, not ready, or upstream is down; storage says no (`check`)
   126,127  COMMAND cannot be run, or is not found (as in shells)";
 
 #[cfg(test)]
