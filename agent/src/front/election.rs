@@ -278,7 +278,9 @@ fn share(
 ) -> Result<(Claim, Part), String> {
     let there = path.display();
     let Ok((claim, holder)) = Claim::join(lock, path) else {
-        return Err(format!("an agent that is not shared answers at {there}"));
+        return Err(format!(
+            "an agent already answers at {there}, one that is not shared"
+        ));
     };
     if holder.mark.version != mark.version {
         return Err(format!(

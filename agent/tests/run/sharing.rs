@@ -320,8 +320,8 @@ fn an_agent_of_another_version_or_without_a_word_is_not_shared() {
     let other = content.replace(env!("CARGO_PKG_VERSION"), "0.0.1");
     for (content, reason) in [
         (other.as_str(), "is of version 0.0.1"),
-        ("", "an agent that is not shared answers"),
-        ("\0", "an agent that is not shared answers"),
+        ("", "one that is not shared"),
+        ("\0", "one that is not shared"),
     ] {
         fs::write(&claim, content).unwrap();
         let second = start(&place);
@@ -330,7 +330,7 @@ fn an_agent_of_another_version_or_without_a_word_is_not_shared() {
     }
     fs::remove_file(&claim).unwrap();
     let said = end(start(&place));
-    assert!(said.contains("an agent that is not shared"), "{said}");
+    assert!(said.contains("one that is not shared"), "{said}");
     end(first);
     assert!(!place.socket().exists());
 }

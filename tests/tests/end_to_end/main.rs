@@ -17,6 +17,7 @@ mod grant;
 mod harness;
 mod job_log;
 mod kubernetes;
+mod leases;
 mod prefetch;
 mod registry;
 mod sharing;
