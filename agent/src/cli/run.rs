@@ -118,6 +118,7 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
     };
     let plan = Plan {
         command: run.command,
+        required,
         variables,
         agent,
         prefetch,

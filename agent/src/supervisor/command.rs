@@ -4,13 +4,15 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use command_fds::CommandFdExt as _;
 use nix::errno::Errno;
 
-use super::{Plan, say};
+use super::signals::Signals;
+use super::{Entry, Plan, say};
 
 /// The exit code of shells for a command that is not there.
 const NOT_FOUND: i32 = 127;
@@ -23,6 +25,8 @@ pub(super) struct Failure {
     /// The exit code a shell would give.
     pub(super) code: i32,
     pub(super) message: String,
+    /// Whether there was no room for one more process or descriptor: without us COMMAND would have needed none.
+    pub(super) is_for_want_of_room: bool,
 }
 
 impl Failure {
@@ -36,7 +40,13 @@ impl Failure {
             io::ErrorKind::NotFound => format!("{program}: command not found"),
             _ => format!("{program}: {error}"),
         };
-        Self { code, message }
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        Self {
+            code,
+            message,
+            is_for_want_of_room: [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]
+                .contains(&errno),
+        }
     }
 }
 
@@ -76,6 +86,21 @@ pub(super) fn spawn(plan: &Plan, search_path: Option<&str>) -> Result<Child, Fai
         Some(Err(error)) => Err(Failure::new(program, &error)),
         None => Err(Failure::new(program, &error)),
     }
+}
+
+/// Becomes COMMAND, with the signal mask as it was given, when there is no room for COMMAND beside this process: it runs as it
+/// would without us, though nobody serves it then. Comes back only if that fails, too.
+pub(super) fn become_it(plan: &Plan, entry: &Entry, before: &Failure) -> Failure {
+    say(&format!(
+        "{}; it runs in place of jobcred, without an agent",
+        before.message
+    ));
+    let [program, arguments @ ..] = plan.command.as_slice() else {
+        return Failure::new(OsStr::new("run"), &io::ErrorKind::NotFound.into());
+    };
+    // The place of the start is still the current one, and no descriptor of COMMAND's has been closed.
+    let mut command = words(program, arguments);
+    Signals::with_entry_mask(entry, || Failure::new(program, &command.exec())).0
 }
 
 /// A program and its arguments, to be started by fork and exec.

@@ -78,6 +78,15 @@ pub fn run(mut plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Endin
     let (spawned, caught) = Signals::with_entry_mask(&entry, || command::spawn(&plan, search_path));
     let child = match spawned {
         Ok(child) => child,
+        Err(failure) if failure.is_for_want_of_room && !plan.required => {
+            // What we hold may be what COMMAND lacks.
+            if let Ok(mut supervisor) = watch {
+                supervisor.end_service();
+            }
+            let failure = command::become_it(&plan, &entry, &failure);
+            say(&failure.message);
+            return Ending::Exited(failure.code);
+        }
         Err(failure) => {
             say(&failure.message);
             if let (Ok(supervisor), true) = (&mut watch, is_held) {

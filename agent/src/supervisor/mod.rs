@@ -49,6 +49,8 @@ pub use self::witness::serve_as_witness;
 pub struct Plan {
     /// COMMAND and its arguments; never empty.
     pub command: Vec<OsString>,
+    /// Whether COMMAND may not run without an agent.
+    pub required: bool,
     /// Variables COMMAND gets on top of the ones we were given.
     pub variables: Vec<(String, String)>,
     /// The socket, and how to start the agent that answers on it; `None` when there is no place for a socket.

@@ -12,6 +12,7 @@ mod command;
 mod group;
 mod place;
 mod sharing;
+mod scarcity;
 mod sidecar;
 mod signals;
 mod start;
