@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::exit;
 
@@ -133,6 +133,16 @@ Examples:
     /// Exit 0 if an agent answers: for container probes
     #[command(after_help = "Example:\n  jobcred health --ready")]
     Health(HealthOptions),
+    /// Print what makes a shell complete jobcred's arguments
+    #[command(after_help = "\
+Examples:
+  jobcred completions bash > ~/.local/share/bash-completion/completions/jobcred
+  jobcred completions zsh > \"${fpath[1]}/_jobcred\"
+  jobcred completions fish > ~/.config/fish/completions/jobcred.fish")]
+    Completions(CompletionsOptions),
+    /// Write the pages of the manual.
+    #[command(hide = true)]
+    Man(ManOptions),
 }
 
 #[derive(Args, Debug)]
@@ -144,7 +154,7 @@ pub(super) struct RunOptions {
     #[arg(long, short)]
     pub(super) quiet: bool,
     /// COMMAND and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub(super) command: Vec<OsString>,
 }
 
@@ -311,6 +321,19 @@ pub(super) struct HealthOptions {
     /// Also want every declared token to exist
     #[arg(long)]
     pub(super) ready: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CompletionsOptions {
+    /// For which shell
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ManOptions {
+    /// Where to: made if it is not there.
+    #[arg(value_name = "DIRECTORY")]
+    pub(super) directory: PathBuf,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod agent;
 mod announce;
 mod arguments;
 mod check;
+mod completions;
 mod env;
 mod exit;
 mod explain;
@@ -55,6 +56,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, entry: Entry) -> Endi
         Action::Top(options) => top::top(&global, &options),
         Action::Join => join::join(&global),
         Action::Env => env::env(&global),
+        Action::Completions(options) => completions::completions(&options),
+        Action::Man(options) => completions::man(&options),
         Action::Wait(options) => wait::wait(&global, &options),
         Action::Health(options) => health::health(&global, &options),
         Action::Explain(options) => explaining::explain(&global, &options),
