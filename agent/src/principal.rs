@@ -139,6 +139,12 @@ pub fn jwt_expiry(token: &str) -> Option<UnixTime> {
     expiry(&read_claims(token)?)
 }
 
+/// When a JWT was issued (`iat`): the groups in it are those of then, however fresh it looks.
+#[must_use]
+pub fn jwt_issued(token: &str) -> Option<UnixTime> {
+    time(&read_claims(token)?, "iat")
+}
+
 /// Whether `text` is a GUID as Azure writes client, object and tenant ids: 8-4-4-4-12 hexadecimal digits, and not the nil one,
 /// which names nobody.
 #[must_use]
@@ -210,7 +216,11 @@ fn kind(claims: &Map<String, Value>) -> Option<PrincipalKind> {
 
 /// `exp` is a number that may have a fraction (RFC 7519). One before 1970 says nothing.
 fn expiry(claims: &Map<String, Value>) -> Option<UnixTime> {
-    let value = claims.get("exp")?;
+    time(claims, "exp")
+}
+
+fn time(claims: &Map<String, Value>, name: &str) -> Option<UnixTime> {
+    let value = claims.get(name)?;
     if let Some(seconds) = value.as_i64() {
         return (seconds > 0).then(|| UnixTime::from_secs(seconds));
     }

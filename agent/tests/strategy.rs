@@ -9,9 +9,10 @@ mod scenarios {
     use std::path::{Path, PathBuf};
 
     use jobcred::config::{Config, Federated, RegistryConfig};
-    use jobcred::platform::{Environment, Files};
+    use jobcred::platform::{Environment, Files, UnixTime};
     use jobcred::strategy::{
-        Facts, ProbeResult, Selection, Strategy, promise_broken, reason, select, wants_probe,
+        Facts, ProbeResult, Selection, Strategy, promise_broken, reason, select, token_of_earlier,
+        wants_probe,
     };
     use jobcred_wire::{Outcome, PrincipalClaims};
     use serde::Deserialize;
@@ -40,6 +41,8 @@ mod scenarios {
         config: Settings,
         probe: Option<Probe>,
         claims: Option<PrincipalClaims>,
+        /// How old the probe's token is, in hours.
+        token_hours: Option<i64>,
         expect: Expected,
     }
 
@@ -198,6 +201,11 @@ mod scenarios {
                     .extend(promise_broken(choice, claims));
                 selection.explanation.principal = Some(claims.clone());
             }
+            let issued = self
+                .token_hours
+                .map(|hours| UnixTime::from_secs(-3_600 * hours));
+            let old = issued.and_then(|issued| token_of_earlier(issued, UnixTime::from_secs(0)));
+            selection.explanation.notices.extend(old);
             selection
         }
     }

@@ -12,8 +12,8 @@ use super::probe::storage_token;
 use super::setup::Setup;
 use crate::agent::{Chosen, choose};
 use crate::error::TokenError;
-use crate::principal::{Pin, Principal};
-use crate::strategy::promise_broken;
+use crate::principal::{Pin, Principal, jwt_issued};
+use crate::strategy::{promise_broken, token_of_earlier};
 use crate::supervisor::say;
 use crate::token::Identity;
 
@@ -90,6 +90,11 @@ async fn decide(setup: &Setup, probe: bool) -> (Explanation, Result<(), Refusal>
                 if identity == Identity::Job {
                     explanation.notices.extend(promise_broken(choice, &claims));
                 }
+                let issued = jwt_issued(token.secret.expose());
+                let now = setup.outside.clock.now();
+                explanation
+                    .notices
+                    .extend(issued.and_then(|issued| token_of_earlier(issued, now)));
                 explanation.principal = Some(claims);
                 // What the agent would say to this token.
                 Pin::new(choice, &setup.config.expect)

@@ -52,7 +52,7 @@ fn placeholders(view: &View<'_>, notices: &mut Vec<Notice>) {
         notices.push(info(
             reason::PLACEHOLDER_CLIENT_ID,
             "DEFAULT_IDENTITY_CLIENT_ID holds a placeholder and counts as absent: the compute has no identity assigned.",
-            None,
+            Some("Assign one to the compute, and start the job again: a job keeps the variables that it was started with."),
         ));
     }
     for name in [

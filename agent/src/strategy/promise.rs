@@ -2,8 +2,12 @@
 
 use jobcred_wire::{Notice, PrincipalClaims};
 
-use super::notice::warning;
+use super::notice::{info, warning};
 use super::{Choice, Strategy, Upstream, reason};
+use crate::platform::UnixTime;
+
+/// A token that is older than this when it is got comes from a cache of the platform, in seconds.
+const OLD_SECONDS: u64 = 3600;
 
 /// Compares what a token says of itself with what the choice promises; `None` when they agree, or when the token does not
 /// tell enough to say that they do not.
@@ -61,5 +65,43 @@ pub fn promise_broken(choice: &Choice, claims: &PrincipalClaims) -> Option<Notic
             "The endpoint does not honour the client id. An agent refuses such tokens; report it to the platform.",
         )),
         _ => None,
+    }
+}
+
+/// Says that a token which was just asked for is an old one: who has been put into a group since then is not in it by that token.
+///
+/// Source: the limitations of managed identities in Microsoft's documentation: their tokens are kept for up to 24 hours, and
+/// changes of groups and roles in them take as long.
+#[must_use]
+pub fn token_of_earlier(issued: UnixTime, now: UnixTime) -> Option<Notice> {
+    let hours = now.since(issued).as_secs() / OLD_SECONDS;
+    (hours > 0).then(|| {
+        info(
+            reason::TOKEN_OF_EARLIER,
+            format!(
+                "The platform gave a token that was issued {hours} h ago: the groups in it are those of then."
+            ),
+            Some(
+                "Whoever was put into a group since then has its rights with the next token, up to 24 hours after this one, and nobody can \
+                 renew it sooner. A role given to the identity itself works within minutes.",
+            ),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::token_of_earlier;
+    use crate::platform::UnixTime;
+
+    #[test]
+    fn only_a_token_of_an_hour_ago_is_old() {
+        let now = UnixTime::from_secs(1_700_000_000);
+        let at = |ago: i64| token_of_earlier(UnixTime::from_secs(now.as_secs() - ago), now);
+        assert_eq!(at(0), None);
+        assert_eq!(at(3_599), None);
+        assert!(at(9 * 3_600).unwrap().message.contains("9 h ago"));
+        // A clock that is behind the issuer's.
+        assert_eq!(at(-600), None);
     }
 }

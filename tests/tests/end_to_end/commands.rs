@@ -360,6 +360,24 @@ fn explain_with_a_probe_says_whose_the_token_is() {
         "{text}"
     );
 
+    // One that the platform has had for long: groups changed since then are not in it.
+    let now = aml.msi().clock().now();
+    aml.mint()
+        .set_claims([("iat".to_owned(), serde_json::json!(now - 9 * 3_600))]);
+    let old = world
+        .jobcred(&["explain", "--json", "--probe"])
+        .run()
+        .succeeded()
+        .json();
+    let notices = old["notices"].as_array().unwrap();
+    assert!(
+        notices
+            .iter()
+            .any(|notice| notice["code"] == "token_of_earlier"),
+        "{old:#}"
+    );
+    aml.mint().set_claims([]);
+
     // Not whom the strategy promises: shown, warned about, refused.
     aml.mint().set_impostor(Some(aml.options().user.clone()));
     let lied = world.jobcred(&["explain", "--json", "--probe"]).run();

@@ -16,7 +16,7 @@ use crate::cli::probe::storage_token;
 use crate::cli::setup::Setup;
 use crate::cli::{exit, seek};
 use crate::platform::Clock;
-use crate::principal::{Pin, Principal};
+use crate::principal::{Pin, Principal, jwt_issued};
 use crate::resource::Cloud;
 use crate::storage::address::is_private;
 use crate::storage::{
@@ -36,6 +36,8 @@ const NAME_LIMIT: Duration = Duration::from_secs(10);
 const OTHER_NAME_LIMIT: Duration = Duration::from_secs(2);
 /// For the agent's answer; its own patience with the identity endpoint is shorter.
 const AGENT_LIMIT: Duration = Duration::from_secs(30);
+/// A token of this age comes from a cache of the platform's.
+const OLD: Duration = Duration::from_secs(3600);
 /// The audiences of storage tokens. The last one is the id of the Azure Storage application.
 const AUDIENCES: [&str; 2] = [
     "https://storage.azure.com",
@@ -371,6 +373,14 @@ impl Check<'_> {
                 "none".to_owned()
             };
             step = step.with("life left", left);
+        }
+        let age = jwt_issued(secret.expose()).map(|issued| self.clock.now().since(issued));
+        if let Some(age) = age.filter(|age| *age >= OLD) {
+            let ago = span(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+            step = step.with(
+                "issued",
+                format!("{ago} ago; the groups in it are those of then"),
+            );
         }
         self.report.step(step);
         self.report.claims(claims.clone());
