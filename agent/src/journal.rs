@@ -28,9 +28,12 @@ const SECONDS_EACH: i64 = 5;
 #[derive(Clone, Default)]
 pub struct Journal(Option<Arc<Inner>>);
 
+/// Takes whole lines.
+type Sink = dyn Fn(&[u8]) + Send + Sync;
+
 struct Inner {
     clock: Clock,
-    write: Box<dyn Fn(&[u8]) + Send + Sync>,
+    write: Box<Sink>,
     /// By [`Event::kind`].
     allowances: Mutex<[Allowance; KINDS]>,
 }

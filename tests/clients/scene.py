@@ -75,6 +75,7 @@ class Scene:
             "SSL_CERT_FILE": ca,
             "REQUESTS_CA_BUNDLE": ca,
             "JOBCRED_LOG": "debug",
+            "JOBCRED_JOB_LOG": "off",
         }
         return variables | dict(platform or {})
 

@@ -1,5 +1,7 @@
 //! `jobcred run`: what is said and decided before the supervisor takes over.
 
+use std::path::Path;
+
 use jobcred_wire::SOCKET_VARIABLE;
 
 use super::arguments::{GlobalOptions, RunOptions};
@@ -7,6 +9,7 @@ use super::recipe::recipe;
 use super::setup::Setup;
 use super::{announce, exit, place};
 use crate::agent::{choose, choose_unasked};
+use crate::config::Config;
 use crate::front::election::Part;
 use crate::strategy::{ProbeResult, Selection};
 use crate::supervisor::{
@@ -43,12 +46,11 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
         say("COMMAND is not started, because an identity is required");
         return Ending::Exited(exit::NO_IDENTITY);
     }
-    let prefetches = !setup.config.resources.is_empty() && !setup.config.prefetch_timeout.is_zero();
     if let Some(Selection {
         outcome: Err(error),
         ..
     }) = &selection
-        && prefetches
+        && holds(&setup.config)
     {
         announce::refusal(error);
         say("COMMAND is not started, because its configuration declares `resources`");
@@ -82,19 +84,9 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
                 say(&format!("{reason}: this run has its own agent at {path}"));
             }
             variables.push((SOCKET_VARIABLE.to_owned(), path));
-            let socket = place.seat.path().to_owned();
-            prefetch = prefetches.then(|| PrefetchPlan {
-                socket: socket.clone(),
-                limit: setup.config.prefetch_timeout,
-                required,
-                codes: PrefetchCodes {
-                    refused: exit::RESOURCE_REFUSED,
-                    grant_ended: exit::GRANT_ENDED,
-                    timed_out: exit::TIMED_OUT,
-                },
-            });
+            prefetch = prefetch_plan(&setup.config, place.seat.path(), required);
             post_mortem = Some(PostMortemPlan {
-                socket,
+                socket: place.seat.path().to_owned(),
                 when: setup.config.post_mortem,
                 quiet: run.quiet,
             });
@@ -125,6 +117,24 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
         post_mortem,
     };
     supervisor::run(plan, entry, environment.get("PATH"))
+}
+
+/// Whether COMMAND is held back for anything.
+fn holds(config: &Config) -> bool {
+    !config.resources.is_empty() && !config.prefetch_timeout.is_zero()
+}
+
+fn prefetch_plan(config: &Config, socket: &Path, required: bool) -> Option<PrefetchPlan> {
+    holds(config).then(|| PrefetchPlan {
+        socket: socket.to_owned(),
+        limit: config.prefetch_timeout,
+        required,
+        codes: PrefetchCodes {
+            refused: exit::RESOURCE_REFUSED,
+            grant_ended: exit::GRANT_ENDED,
+            timed_out: exit::TIMED_OUT,
+        },
+    })
 }
 
 /// A selection, and the probe's result where one was made for it.

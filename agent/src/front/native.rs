@@ -54,6 +54,8 @@ pub struct NativeApi {
     pub denials: AtomicU64,
     /// How often this job's agent was started again before.
     pub restarts: u32,
+    /// Whether there are no tokens for a fault of jobcred's own.
+    pub is_own_fault: bool,
     /// Where denials are written down.
     pub journal: Journal,
 }
@@ -109,6 +111,10 @@ impl Handle for NativeApi {
             }
             (jobcred_wire::READY_PATH, &Method::GET) => match self.service() {
                 Ok(service) => Ok(readiness::answer(id, &service.broker, query).await),
+                // Nobody refused anything: COMMAND must not be kept from starting for that.
+                Err(error) if self.is_own_fault => {
+                    Err(TokenError::new(ErrorCode::Internal, error.message()))
+                }
                 Err(error) => Err(error),
             },
             (jobcred_wire::METRICS_PATH, &Method::GET) => Ok(reply::text(

@@ -1,5 +1,6 @@
 //! What the agent saw, said once when COMMAND has failed: the agent's memory ends with the job, and so would the reason.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -172,7 +173,8 @@ fn identity(status: &Status) -> String {
         ("app id", &principal.app_id),
     ] {
         if let Some(id) = id {
-            text.push_str(&format!(", {name} {id}"));
+            // Writing to a String cannot fail.
+            let _ = write!(text, ", {name} {id}");
         }
     }
     if principal.kind.as_deref() == Some("user") {

@@ -120,7 +120,7 @@ impl Transport {
     pub async fn send(&self, request: &Request) -> Result<Response, TransportError> {
         let _entry = match request.route() {
             Route::Direct => self.gates.enter(request.url()).await,
-            _ => None,
+            Route::Proxied => None,
         };
         let result = self.exchange(request).await;
         if let Ok(response) = &result

@@ -126,12 +126,10 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 fn short_hash(text: &str) -> String {
-    digest(&SHA256, text.as_bytes())
-        .as_ref()
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digest = digest(&SHA256, text.as_bytes());
+    let first = digest.as_ref().iter().take(4);
+    let number = first.fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    format!("{number:08x}")
 }
 
 /// The file, and the one before it.
@@ -371,7 +369,8 @@ mod tests {
             (|from, to| symlink(from, to).unwrap()) as fn(&Path, &Path),
             |from, to| fs::hard_link(from, to).unwrap(),
             |_, to| {
-                nix::unistd::mkfifo(to, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap()
+                let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+                nix::unistd::mkfifo(to, mode).unwrap();
             },
         ] {
             fs::remove_file(ours.join(&name)).unwrap();
