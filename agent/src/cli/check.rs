@@ -2,6 +2,7 @@
 
 mod report;
 mod steps;
+mod way;
 
 use std::io::IsTerminal as _;
 

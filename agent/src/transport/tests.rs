@@ -8,8 +8,8 @@ use url::Url;
 
 use super::testing::{ProxyServer, Reply, Server, TestAuthority, answer, config, transport};
 use super::{
-    FailureKind, InvalidSecret, Limits, Request, RetryPolicy, Route, Transport, TransportConfig,
-    TransportError,
+    FailureKind, InvalidSecret, Limits, Request, RetryPolicy, Route, TlsProblem, Transport,
+    TransportConfig, TransportError,
 };
 use crate::platform::{Clock, Environment, Files};
 
@@ -321,6 +321,42 @@ async fn a_proxy_is_used_for_https_to_remote_hosts_and_nothing_else() {
         assert!(error.to_string().contains("lookup"), "{error}");
     }
     assert_eq!(proxy.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn the_way_is_gone_step_by_step_as_requests_go_it() {
+    let authority = TestAuthority::new();
+    let server = Server::start_tls([answer(200, "", "ok")], &authority).await;
+    let proxy = ProxyServer::start(Some(server.address())).await;
+    let with = |https_proxy: Option<String>| {
+        Transport::new(TransportConfig {
+            ca_file: Some(authority.ca_file.clone()),
+            https_proxy,
+            ..config()
+        })
+        .unwrap()
+    };
+    let remote = Url::parse("https://login.example/t").unwrap();
+    let request = Request::get(remote, Route::Proxied);
+    let transport = with(Some(proxy.variable()));
+    let named = transport.proxy_for(&request).unwrap().unwrap();
+    assert!(!named.contains("word"), "{named}");
+    let reached = transport.reach(&request).await.unwrap();
+    transport.greet(&request, reached).await.unwrap();
+    assert!(proxy.seen()[0].starts_with("CONNECT login.example:443 "));
+    assert_eq!(server.seen(), Vec::<String>::new(), "nothing is asked yet");
+
+    let direct = Request::get(server.url("/"), Route::Proxied);
+    let transport = with(None);
+    assert_eq!(transport.proxy_for(&direct).unwrap(), None);
+    let reached = transport.reach(&direct).await.unwrap();
+    transport.greet(&direct, reached).await.unwrap();
+    // Whom a certificate is not for is told apart from whom it is not by.
+    let reached = transport.reach(&direct).await.unwrap();
+    let other = Url::parse("https://other.example/").unwrap();
+    let other = Request::get(other, Route::Proxied);
+    let (_, problem) = transport.greet(&other, reached).await.unwrap_err();
+    assert_eq!(problem, TlsProblem::WrongName);
 }
 
 #[tokio::test]
