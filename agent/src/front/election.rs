@@ -150,9 +150,9 @@ impl Seat {
         }
     }
 
-    /// Elects again, after the agent or its starter died. With `may_own` false, a place where nobody listens is left to others.
-    /// Returns at once.
-    pub fn elect_again(&mut self, may_own: bool) -> Again {
+    /// Elects again, after the agent or its starter died. With `may_own` false, a place where nobody listens is left to others;
+    /// with `in_doubt`, one where nobody answered and whoever listens is stopped counts as one of those. Returns at once.
+    pub fn elect_again(&mut self, may_own: bool, in_doubt: bool) -> Again {
         let Some(mark) = self.mark.clone() else {
             return Again::Later;
         };
@@ -162,19 +162,31 @@ impl Seat {
             .and_then(|directory| place.lock(directory, ONCE));
         let Ok(lock) = lock else { return Again::Later };
         match try_connect(&place.path) {
-            Ok(stream) => match share(&lock, &place.path, &mark, stream) {
-                Ok((claim, part)) => {
-                    self.claim = Some(claim);
-                    Again::Part(part)
+            Ok(stream) => {
+                let is_stopped = in_doubt && stream.as_ref().is_some_and(is_listener_stopped);
+                match share(&lock, &place.path, &mark, stream) {
+                    // It may go on one day, and sees then that the place is taken.
+                    Ok(_) if is_stopped && may_own => {
+                        self.take_over(&lock, &mark, BoundSocket::bind_over)
+                    }
+                    Ok((claim, part)) => {
+                        self.claim = Some(claim);
+                        Again::Part(part)
+                    }
+                    Err(reason) => Again::Lost(reason),
                 }
-                Err(reason) => Again::Lost(reason),
-            },
+            }
             Err(_) if !may_own => Again::Later,
-            Err(_) => self.take_over(&lock, &mark),
+            Err(_) => self.take_over(&lock, &mark, BoundSocket::bind_locked),
         }
     }
 
-    fn take_over(&mut self, lock: &DirectoryLock, mark: &Mark) -> Again {
+    fn take_over(
+        &mut self,
+        lock: &DirectoryLock,
+        mark: &Mark,
+        bind: fn(&SocketOptions, &DirectoryLock) -> Result<BoundSocket, BindError>,
+    ) -> Again {
         let path = &self.place.path;
         let is_ours = self.claim.as_ref().is_some_and(|claim| claim.is_at(path));
         if !is_ours {
@@ -184,12 +196,11 @@ impl Seat {
                 _ => return Again::Lost(BindError::Claimed(path.clone()).to_string()),
             }
         }
-        match BoundSocket::bind_locked(&self.place, lock) {
+        match bind(&self.place, lock) {
             Ok(socket) => {
-                if let Some(claim) = &mut self.claim
-                    && claim.renew(lock, mark).is_err()
-                {
-                    // Unreadable, so nobody else shares it.
+                if let Some(claim) = &mut self.claim {
+                    // Where it cannot be written nobody else shares the agent.
+                    let _ = claim.renew(lock, mark);
                 }
                 Again::Part(Part::Owner(socket))
             }
@@ -304,6 +315,18 @@ fn share(
     // A queue that was closed at this very moment: found out by whoever reads.
     let _ = ask_for_lease(&stream, "");
     Ok((claim, Part::Sharer(Some(stream))))
+}
+
+/// Whether the process that made the listener at the other end was stopped: by a terminal, by a debugger, by a signal.
+fn is_listener_stopped(stream: &UnixStream) -> bool {
+    let Ok(owner) = getsockopt(stream, sockopt::PeerCredentials) else {
+        return false;
+    };
+    // The name in parentheses may hold anything, so the state is what comes after the last of them.
+    fs::read_to_string(format!("/proc/{}/stat", owner.pid())).is_ok_and(|stat| {
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
+    })
 }
 
 /// Asks for a lease on a new connection: a few bytes, which it takes at once.

@@ -121,6 +121,14 @@ impl BoundSocket {
         Self::listen(options, &options.path.with_file_name(DRAFT))
     }
 
+    /// The same in place of a socket on which somebody listens who does nothing any more.
+    ///
+    /// # Errors
+    /// [`BindError`], with the reason in words.
+    pub fn bind_over(options: &SocketOptions, _: &DirectoryLock) -> Result<Self, BindError> {
+        Self::listen(options, &options.path.with_file_name(DRAFT))
+    }
+
     /// The same at a path that is nobody else's, so that no lock is needed. `draft` is a name in the same directory that is
     /// nobody else's either.
     ///

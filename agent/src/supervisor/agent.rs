@@ -92,6 +92,11 @@ impl Agent {
         self.listener = Some(listener);
     }
 
+    /// Takes it away again.
+    pub(super) fn hush(&mut self) {
+        self.listener = None;
+    }
+
     /// Whether it has one, so that it is ours to start.
     pub(super) fn is_ours(&self) -> bool {
         self.listener.is_some()

@@ -22,6 +22,8 @@ use crate::front::socket::{BoundSocket, SocketFile};
 const AGENT_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a sharer that was never told what was decided leaves a place to others who may have been.
 const UNDECIDED_WAIT: Duration = Duration::from_secs(1);
+/// How long a lease may stay without an answer before it is looked whether anybody is there to give one.
+const UNANSWERED_WAIT: Duration = Duration::from_secs(3);
 /// The longest wait before a sharer tries again.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -85,7 +87,9 @@ impl Service {
     pub(super) fn start(&mut self) {
         if self.agent.is_ours() {
             self.start_agent();
-        } else if self.lease.is_none() {
+        } else if self.lease.is_some() {
+            self.timer.start(UNANSWERED_WAIT);
+        } else {
             self.elect();
         }
     }
@@ -138,6 +142,7 @@ impl Service {
             let news = lease.read();
             if let Some(told) = news.told {
                 self.tries = 0;
+                self.timer.stop();
                 self.phase = Phase::Serving;
                 let kept = self.agent.record().map(|record| {
                     Record::keep(record, told.decision.as_ref(), told.principal.as_ref())
@@ -189,7 +194,8 @@ impl Service {
         let is_decided = self.agent.record().is_some_and(Record::is_decided);
         // Others may know whom the job is served as, who never were told to us.
         let may_own = is_decided || self.waited;
-        let wait = match self.seat.elect_again(may_own) {
+        let in_doubt = self.lease.is_some();
+        let wait = match self.seat.elect_again(may_own, in_doubt) {
             Again::Part(Part::Owner(socket)) => {
                 say(
                     "the agent of another run is gone; this run goes on with one of its own at the same place",
@@ -201,8 +207,9 @@ impl Service {
             }
             Again::Part(Part::Sharer(Some(stream))) => {
                 self.lease = Some(LeaseReader::new(stream));
-                self.tries = self.tries.saturating_add(1);
-                return;
+                UNANSWERED_WAIT
+                    .saturating_mul(1 << self.tries.min(16))
+                    .min(LONGEST_WAIT)
             }
             Again::Part(_) => back_off(self.tries),
             Again::Later if may_own => back_off(self.tries),
@@ -225,6 +232,13 @@ impl Service {
     }
 
     fn start_agent(&mut self) {
+        if self.file.as_ref().is_some_and(|file| !file.is_there()) {
+            // Another run has taken over while we were stopped, or somebody cleaned up under us: nobody would find our agent.
+            self.agent.hush();
+            self.file = None;
+            self.elect();
+            return;
+        }
         match self.agent.start() {
             Ok(()) => self.timer.start(HEALTHY_AFTER),
             Err(error) => {

@@ -56,6 +56,14 @@ fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
+/// Whether an agent is among the children of a process.
+fn has_an_agent(pid: i32) -> bool {
+    children(pid).iter().any(|child| {
+        fs::read(format!("/proc/{child}/cmdline"))
+            .is_ok_and(|arguments| arguments.starts_with(b"jobcred\0agent\0"))
+    })
+}
+
 /// Kills a run, and all that is its child, at one go, as the kernel does it to a cgroup.
 fn kill_all(running: Running, more: &[i32]) {
     let pid = running.pid();
@@ -285,6 +293,42 @@ fn a_stopped_starter_keeps_nobody_from_tokens_or_from_ending() {
     wait_until(|| leases(&place) == Some(1));
     first.signal(Signal::SIGCONT);
     end(first);
+}
+
+#[test]
+fn a_stopped_starter_whose_agent_dies_is_replaced_and_joins_when_it_goes_on() {
+    let place = Place::new();
+    let first = start(&place);
+    let second = start(&place);
+    wait_until(|| leases(&place) == Some(2));
+    let agent = place.agent();
+    first.signal(Signal::SIGSTOP);
+    kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
+    // Whoever asks before that waits for an agent that nobody starts.
+    wait_until(|| has_an_agent(second.pid()));
+    wait_until(|| leases(&place) == Some(1));
+    first.signal(Signal::SIGCONT);
+    wait_until(|| leases(&place) == Some(2));
+    let next = place.agent();
+    assert!(children(second.pid()).contains(&next));
+    end(second);
+    wait_until(|| leases(&place) == Some(1));
+    assert_eq!(place.agent(), next);
+    end(first);
+    wait_for_end(next);
+    assert!(!place.socket().exists());
+}
+
+#[test]
+fn a_socket_that_was_removed_is_there_again_with_the_next_agent() {
+    let place = Place::new();
+    let run = start(&place);
+    let agent = place.agent();
+    fs::remove_dir_all(place.socket().with_file_name("")).unwrap();
+    kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
+    wait_until(|| leases(&place) == Some(1));
+    end(run);
+    assert!(!place.socket().exists());
 }
 
 #[test]
