@@ -68,6 +68,9 @@ pub(super) enum Action {
     ///
     /// COMMAND gets the same streams, limits, signals and environment as without jobcred, plus `JOBCRED_SOCKET`. Signals are passed
     /// on to it, and jobcred ends exactly as it does. When no identity can be had, that is said and COMMAND runs all the same.
+    ///
+    /// Several of them on one node share an agent where environment and configuration lead to the same identity by the same rules; it
+    /// ends with the last. Any other one has an agent of its own, on a private socket, and says so.
     #[command(after_help = "\
 Examples:
   jobcred run -- python train.py --epochs 3
