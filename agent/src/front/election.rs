@@ -83,27 +83,22 @@ impl Seat {
     pub fn elect(place: &SocketOptions, mark: &Mark) -> Result<Self, ElectionError> {
         let path = &place.path;
         let lock = place.lock(place.prepare()?, PATIENT)?;
-        match try_connect(path) {
-            Ok(stream) => {
-                let (claim, part) =
-                    share(&lock, path, mark, stream).map_err(ElectionError::Aside)?;
-                Ok(Self {
-                    place: place.clone(),
-                    mark: Some(mark.clone()),
-                    claim: Some(claim),
-                    part,
-                })
-            }
-            // Free, or something that binding finds a word for.
-            Err(_) => {
-                if is_claimed(&lock, path) {
-                    // Whose tokens its callers have had is not known to us.
-                    return Err(BindError::Claimed(path.clone()).into());
-                }
-                let socket = BoundSocket::bind_locked(place, &lock)?;
-                Ok(Self::make(place, mark, socket, Some(&lock)))
-            }
+        if let Ok(stream) = try_connect(path) {
+            let (claim, part) = share(&lock, path, mark, stream).map_err(ElectionError::Aside)?;
+            return Ok(Self {
+                place: place.clone(),
+                mark: Some(mark.clone()),
+                claim: Some(claim),
+                part,
+            });
         }
+        // Free, or something that binding finds a word for.
+        if is_claimed(&lock, path) {
+            // Whose tokens its callers have had is not known to us.
+            return Err(BindError::Claimed(path.clone()).into());
+        }
+        let socket = BoundSocket::bind_locked(place, &lock)?;
+        Ok(Self::make(place, mark, socket, Some(&lock)))
     }
 
     /// A seat at a socket of one's own. Whoever is started by its holder may share it, where there is a `mark`.
@@ -340,7 +335,7 @@ pub fn ask_for_lease(mut stream: &UnixStream, query: &str) -> io::Result<()> {
 
 fn printable(text: &str) -> String {
     text.chars()
-        .filter(|char| char.is_ascii_graphic())
+        .filter(char::is_ascii_graphic)
         .take(32)
         .collect()
 }
