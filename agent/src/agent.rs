@@ -202,6 +202,7 @@ impl Agent {
                 ids: RequestIds::new(),
                 callers: Callers::new(Processes::system()),
                 leases,
+                disagreed: AtomicBool::new(false),
                 transport: transport.cloned(),
                 denials: AtomicU64::new(0),
                 restarts: outside.restarts,

@@ -29,6 +29,8 @@ pub struct Seat {
     /// What the agent is there must be like; `None` where nobody shall share it.
     mark: Option<Mark>,
     claim: Option<Claim>,
+    /// What is known of the decision that callers at this place were served by, as a hash.
+    known: Option<String>,
     /// What came of the election, for whoever takes it.
     pub part: Part,
 }
@@ -84,11 +86,13 @@ impl Seat {
         let path = &place.path;
         let lock = place.lock(place.prepare()?, PATIENT)?;
         if let Ok(stream) = try_connect(path) {
-            let (claim, part) = share(&lock, path, mark, stream).map_err(ElectionError::Aside)?;
+            let (claim, part) =
+                share(&lock, path, mark, stream, "").map_err(ElectionError::Aside)?;
             return Ok(Self {
                 place: place.clone(),
                 mark: Some(mark.clone()),
                 claim: Some(claim),
+                known: None,
                 part,
             });
         }
@@ -116,6 +120,7 @@ impl Seat {
                 place: place.clone(),
                 mark: None,
                 claim: None,
+                known: None,
                 part: Part::Owner(socket),
             });
         };
@@ -141,6 +146,7 @@ impl Seat {
             place: place.clone(),
             mark: Some(mark.clone()),
             claim,
+            known: None,
             part: Part::Owner(socket),
         }
     }
@@ -159,7 +165,11 @@ impl Seat {
         match try_connect(&place.path) {
             Ok(stream) => {
                 let is_stopped = in_doubt && stream.as_ref().is_some_and(is_listener_stopped);
-                match share(&lock, &place.path, &mark, stream) {
+                let query = match &self.known {
+                    Some(known) => format!("?known={known}"),
+                    None => String::new(),
+                };
+                match share(&lock, &place.path, &mark, stream, &query) {
                     // It may go on one day, and sees then that the place is taken.
                     Ok(_) if is_stopped && may_own => {
                         self.take_over(&lock, &mark, BoundSocket::bind_over)
@@ -207,6 +217,12 @@ impl Seat {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.place.path
+    }
+
+    /// Remembers the hash of the decision that callers here were served by: an agent that shall be shared later is told, and
+    /// serves nobody if it decided otherwise.
+    pub fn note_decision(&mut self, fingerprint: &str) {
+        self.known = Some(fingerprint.to_owned());
     }
 
     /// Takes the part out.
@@ -281,6 +297,7 @@ fn share(
     path: &Path,
     mark: &Mark,
     stream: Option<UnixStream>,
+    query: &str,
 ) -> Result<(Claim, Part), String> {
     let there = path.display();
     let Ok((claim, holder)) = Claim::join(lock, path) else {
@@ -308,7 +325,7 @@ fn share(
         return Err(format!("the agent at {there} is uid {}'s", owner.uid()));
     }
     // A queue that was closed at this very moment: found out by whoever reads.
-    let _ = ask_for_lease(&stream, "");
+    let _ = ask_for_lease(&stream, query);
     Ok((claim, Part::Sharer(Some(stream))))
 }
 

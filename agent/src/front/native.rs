@@ -1,7 +1,7 @@
 //! The jobcred API: routes, and what each of them answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
@@ -48,6 +48,9 @@ pub struct NativeApi {
     pub callers: Callers,
     /// Who counts on this agent.
     pub leases: Arc<Leases>,
+    /// Whether somebody who counts on it was served by another decision before. Then nobody is served any more: a request does not
+    /// tell who of them it comes from.
+    pub disagreed: AtomicBool,
     /// The way out, where there is one, for what it has counted.
     pub transport: Option<Arc<Transport>>,
     /// Requests that were denied.
@@ -176,6 +179,7 @@ impl NativeApi {
             ));
         }
         let mut linger = Duration::ZERO;
+        let mut known = None;
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             if name == "linger" {
                 let seconds = value.parse().map_err(|_| {
@@ -185,7 +189,13 @@ impl NativeApi {
                     )
                 })?;
                 linger = Duration::from_secs(seconds);
+            } else if name == "known" {
+                known = Some(value);
             }
+        }
+        if known.is_some_and(|known| known != self.fingerprint) && self.service.is_ok() {
+            self.disagreed.store(true, Ordering::Relaxed);
+            tracing::error!(request.id = %id, %peer, "a run that shares this agent was served by another decision before; all requests are refused");
         }
         Ok(reply::lease(id, self.leases.enter(linger)))
     }
@@ -266,6 +276,13 @@ impl NativeApi {
     }
 
     fn service(&self) -> Result<&TokenService, TokenError> {
+        if self.disagreed.load(Ordering::Relaxed) {
+            return Err(TokenError::new(
+                ErrorCode::Denied,
+                "the runs that share this agent started with different decisions about whose tokens they get",
+            )
+            .with_hint("Start the job again."));
+        }
         self.service.as_ref().map_err(Clone::clone)
     }
 }

@@ -92,6 +92,12 @@ impl Decision {
         &self.strategy
     }
 
+    /// Its hash, as in an agent's status; empty when it was that nothing leads to an identity.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
     /// Whether both lead to the same identity by the same rules.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {

@@ -144,6 +144,9 @@ impl Service {
                 self.tries = 0;
                 self.timer.stop();
                 self.phase = Phase::Serving;
+                if let Some(decision) = &told.decision {
+                    self.seat.note_decision(decision.fingerprint());
+                }
                 let kept = self.agent.record().map(|record| {
                     Record::keep(record, told.decision.as_ref(), told.principal.as_ref())
                 });

@@ -428,12 +428,11 @@ fn join(place: &Place) -> serde_json::Value {
 }
 
 /// A lease of the test's own.
-fn lease(place: &Place) -> std::os::unix::net::UnixStream {
+fn lease(place: &Place, query: &str) -> std::os::unix::net::UnixStream {
     use std::io::{Read as _, Write as _};
     let mut stream = std::os::unix::net::UnixStream::connect(place.socket()).unwrap();
-    stream
-        .write_all(b"GET /v1/lease HTTP/1.1\r\nhost: jobcred\r\n\r\n")
-        .unwrap();
+    let request = format!("GET /v1/lease{query} HTTP/1.1\r\nhost: jobcred\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
     let mut first = [0; 1024];
     let length = stream.read(&mut first).unwrap();
     assert!(text(&first[..length]).starts_with("HTTP/1.1 200"));
@@ -452,7 +451,7 @@ fn a_program_joins_an_agent_that_is_started_for_it_and_runs_share_it() {
     assert_eq!(place.agent(), agent);
     let session = nix::unistd::getsid(Some(Pid::from_raw(agent))).unwrap();
     assert_eq!(session.as_raw(), agent, "a session of its own");
-    let own = lease(&place);
+    let own = lease(&place, "");
     let again = join(&place);
     assert_eq!(
         (again["started"].as_bool(), again["pid"].as_i64()),
@@ -478,4 +477,25 @@ fn a_run_goes_on_when_the_agent_that_a_program_had_started_dies() {
     wait_until(|| leases(&place) == Some(1));
     assert!(end(run).contains("goes on with one of its own"));
     assert!(!place.socket().exists());
+}
+
+#[test]
+fn an_agent_that_is_told_of_another_decision_serves_nobody() {
+    let place = Place::new();
+    let run = start(&place);
+    let own = status(&place).unwrap()["fingerprint"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let refusal = |query: &str| {
+        let _lease = lease(&place, query);
+        text(&place.output(&["token"]).stderr)
+    };
+    for query in ["", &format!("?known={own}")] {
+        let said = refusal(query);
+        assert!(!said.contains("different decisions"), "{said}");
+    }
+    let said = refusal("?known=0123456789abcdef");
+    assert!(said.contains("different decisions"), "{said}");
+    end(run);
 }
