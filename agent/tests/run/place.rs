@@ -16,7 +16,7 @@ pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/
 /// A COMMAND that answers signals until USR1 ends it with code 3.
 pub(crate) const LISTENS: &str = "tail -f /dev/null > /dev/null 2>&1 & child=$!
     trap 'echo TERM' TERM; trap 'kill $child; echo USR1; exit 3' USR1
-    echo ready; while :; do wait $child; done";
+    echo ready; while kill -0 $child; do wait $child; done";
 
 /// A directory with the socket's place in it.
 pub(crate) struct Place(TempDir);

@@ -100,7 +100,7 @@ fn a_group_that_is_stopped_stops_whole_and_goes_on_whole() {
 fn realtime_signals_are_passed_on() {
     let place = Place::new();
     let script = "tail -f /dev/null > /dev/null 2>&1 & child=$!
-        trap 'kill $child; echo 40; exit 3' 40; echo ready; while :; do wait $child; done";
+        trap 'kill $child; echo 40; exit 3' 40; echo ready; while kill -0 $child; do wait $child; done";
     let running = Running::start(place.jobcred(&["run", "-q", "--", "sh", "-c", script]));
     let sent = place
         .command("sh")

@@ -20,7 +20,7 @@ const TRAINING: &str = r#"
     tail -f /dev/null > /dev/null 2>&1 & child=$!
     trap 'checkpoint "$@"' TERM
     echo ready
-    while :; do wait $child; done
+    while kill -0 $child; do wait $child; done
 "#;
 
 struct Job {
