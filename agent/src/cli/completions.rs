@@ -75,7 +75,10 @@ mod tests {
             "{}\nCOMP_WORDS=(jobcred expl) COMP_CWORD=1\n_jobcred jobcred expl jobcred\necho \"${{COMPREPLY[@]}}\"",
             script(Shell::Bash)
         );
-        let output = Command::new("bash").args(["-c", &program]).output().unwrap();
+        let output = Command::new("bash")
+            .args(["-c", &program])
+            .output()
+            .unwrap();
         assert_eq!(
             String::from_utf8(output.stdout).unwrap(),
             "explain\n",

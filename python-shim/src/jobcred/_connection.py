@@ -21,6 +21,7 @@ from ._errors import (
     JobCredentialError,
     TransientError,
     UntrustedAgentError,
+    no_agent_on,
     not_an_agent,
 )
 from ._http import Reply, ReplyError, ReplyReader
@@ -127,6 +128,8 @@ def socket_paths(explicit: str | None) -> list[str]:
 
 def connect(explicit: str | None) -> Steps[Connection]:
     """Connects to the first place where an agent answers whose owner can be trusted."""
+    if sys.platform != "linux":
+        raise no_agent_on(sys.platform)
     tried = []
     untrusted: UntrustedAgentError | None = None
     is_closed_to_us = False

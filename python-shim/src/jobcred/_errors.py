@@ -165,6 +165,14 @@ def not_an_agent(path: str, reason: str) -> InternalError:
     )
 
 
+def no_agent_on(platform: str) -> UnavailableError:
+    """The error for a platform that agents do not run on, by its name in ``sys.platform``."""
+    return UnavailableError(
+        f"The jobcred agent does not run on {platform}.",
+        hint="It runs on Linux, in the training container; here, use another credential.",
+    )
+
+
 def for_caller(error: JobCredentialError) -> JobCredentialError:
     """The same error, new, as the class to raise at the package's edge.
 
