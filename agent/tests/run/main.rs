@@ -10,10 +10,13 @@
 mod agent;
 mod command;
 mod group;
+mod orphans;
 mod place;
-mod sharing;
 mod scarcity;
+mod sharing;
 mod sidecar;
 mod signals;
 mod start;
+mod state;
 mod stderr;
+mod terminal;
