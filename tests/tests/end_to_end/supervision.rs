@@ -140,6 +140,65 @@ fn a_checkpoint_after_sigterm_gets_a_fresh_token() {
     );
 }
 
+/// A COMMAND that on SIGTERM goes on until it has had four different tokens, and says how often it was told to end.
+const LONG_CHECKPOINT: &str = r#"
+    told=0
+    trap 'told=$((told + 1))' TERM
+    tail -f /dev/null > /dev/null 2>&1 & child=$!
+    echo ready
+    while [ $told = 0 ]; do wait $child; done
+    kill $child
+    had=0 last=
+    while [ $had -lt 4 ]; do
+        token=$("$1" token --raw https://storage.azure.com | cksum)
+        [ "$token" = "$last" ] || { had=$((had + 1)); last=$token; }
+    done
+    echo told $told
+    exit 5
+"#;
+
+#[test]
+fn a_long_checkpoint_after_sigterm_to_the_group_outlives_its_tokens() {
+    let aml = AzureMl::start(AzureMlOptions {
+        lifetime: 3,
+        ..AzureMlOptions::default()
+    })
+    .unwrap();
+    let world = World::new()
+        .with_environment(aml.environment())
+        .with_secrets(aml.secrets());
+    let jobcred = binary("jobcred").display().to_string();
+    let words = [&jobcred, "run", "--", "sh", "-c", LONG_CHECKPOINT, "sh", &jobcred];
+    let run = world.call(Path::new("/usr/bin/setsid"), &words).start();
+    run.wait_for_stdout("ready\n");
+    let pid = Pid::from_raw(i32::try_from(run.pid()).unwrap());
+    let group = nix::unistd::getpgid(Some(pid)).unwrap();
+    assert_eq!(group, pid, "the signal is for this job alone");
+    // Those who tell that the signal was the group's too.
+    let witnesses = || {
+        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+            .unwrap()
+            .split_whitespace()
+            .filter(|child| {
+                let words = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+                words.starts_with(b"jobcred\0witness\0")
+            })
+            .count()
+    };
+    while witnesses() < 2 {
+        std::thread::yield_now();
+    }
+    nix::sys::signal::killpg(group, Signal::SIGTERM).unwrap();
+    let output = run.finish();
+    assert_eq!(
+        (output.code, output.stdout.as_str()),
+        (Some(5), "ready\ntold 1\n"),
+        "{}",
+        output.stderr
+    );
+    assert!(aml.requests().len() >= 4);
+}
+
 #[test]
 fn a_command_that_is_killed_takes_the_agent_along_and_run_ends_the_same_way() {
     let job = Job::new();
