@@ -145,7 +145,7 @@ impl Broker {
     pub fn new(fetch: Arc<dyn Fetch>, clock: Clock, options: BrokerOptions) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
         Arc::new_cyclic(|me| {
-            let task = schedule::run(Weak::clone(me), Arc::clone(&wake));
+            let task = schedule::run(Weak::clone(me), Arc::clone(&wake), clock.jumps());
             Self {
                 me: Weak::clone(me),
                 fetch,

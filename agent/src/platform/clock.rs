@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::ClockJumps;
+
 /// A point in wall time, in milliseconds since the unix epoch. Arithmetic saturates, so no input can overflow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixTime(i64);
@@ -123,6 +125,14 @@ impl Clock {
                     .0
                     .saturating_add(shift.load(Ordering::SeqCst)),
             ),
+        }
+    }
+
+    /// Who tells of jumps of this clock, where there is somebody. Needs a tokio runtime.
+    pub(crate) fn jumps(&self) -> Option<ClockJumps> {
+        match &self.0 {
+            Kind::System => ClockJumps::watch().ok(),
+            Kind::Runtime { .. } => None,
         }
     }
 

@@ -4,8 +4,10 @@ mod clock;
 mod environment;
 mod files;
 mod processes;
+mod wall;
 
 pub use self::clock::{Clock, UnixTime};
 pub use self::environment::Environment;
 pub use self::files::Files;
 pub use self::processes::{ProcessFacts, Processes, StartTime};
+pub(crate) use self::wall::ClockJumps;
