@@ -30,6 +30,8 @@ TOKEN = "/v1/token?resource=https%3A%2F%2Fstorage.azure.com%2F"
 REGISTRY = "myregistry.azurecr.io"
 PROCESSES = 64
 BURSTS = 3
+ROUNDS = 15
+QUIET = 65
 MIB = 1024
 
 # Each prints the milliseconds from before its import to after its first token, and its resident memory in KiB.
@@ -47,6 +49,26 @@ with open("/proc/self/status") as status:
     resident = [line.split()[1] for line in status if line.startswith("VmRSS:")][0]
 print(taken * 1000, resident)
 """
+
+
+# Each prints the seconds that its work took.
+CPU_BOUND = """
+import time
+start = time.perf_counter()
+total = 0
+for number in range(6_000_000):
+    total += number * number % 7
+print(time.perf_counter() - start)
+"""
+FORK_HEAVY = """
+import os, time
+start = time.perf_counter()
+for _ in range(300):
+    pid = os.posix_spawn("/bin/true", ["true"], os.environ)
+    os.waitpid(pid, 0)
+print(time.perf_counter() - start)
+"""
+WORK = [("a CPU-bound command", CPU_BOUND), ("a command that starts 300 processes", FORK_HEAVY)]
 
 
 @dataclass
@@ -129,6 +151,120 @@ def docker_helper(directory: Path) -> list[Row]:
         # The first one also has to get the credential; the warm-up takes it out.
         helper, true = in_turns(commands, variables, runs=1000, warm_up=30, stdin=str(address))
     return [at_most("docker-credential-jobcred get, hit", helper * 1e3, true * 1e3, 2, unit="ms", name="/bin/true")]
+
+
+def run_start(directory: Path) -> list[Row]:
+    """What `jobcred run` adds to a command that does nothing, from start to end: agent, witnesses and socket included."""
+    doubles = Doubles(directory)
+    try:
+        variables = environment(directory, **doubles.environment)
+        commands = [[binary("jobcred"), "run", "--quiet", "--", "/bin/true"], ["/bin/true"]]
+        ours, plain = in_turns(commands, variables, runs=200, warm_up=10)
+    finally:
+        doubles.stop()
+    added = (ours - plain) * 1e3
+    return [
+        Row(
+            "jobcred run -- true",
+            f"{ours * 1e3:.2f} ms",
+            f"{plain * 1e3:.2f} ms (/bin/true)",
+            f"+{added:.2f} ms",
+            "< 30 ms more",
+            added < 30,
+        )
+    ]
+
+
+def throughput(directory: Path) -> list[Row]:
+    """A command's own work under `run`, which is idle beside it. Not pinned: a job has all CPUs."""
+    pinned = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    doubles = Doubles(directory)
+    try:
+        variables = environment(directory, **doubles.environment)
+        rows = []
+        for what, work in WORK:
+            # It says how long its work took, so that the start of `run` is no part of it.
+            ours, plain, ratios = [], [], []
+            for turn in range(ROUNDS):
+                order = [[], [binary("jobcred"), "run", "--quiet", "--"]]
+                taken = {}
+                for prefix in order if turn % 2 else reversed(order):
+                    taken[bool(prefix)] = told_seconds([*prefix, sys.executable, "-S", "-c", work], variables)
+                ours.append(taken[True])
+                plain.append(taken[False])
+                ratios.append(taken[True] / taken[False])
+            ratio = statistics.median(ratios)
+            spread = statistics.quantiles(ratios, n=4)
+            noise = max((spread[2] - spread[0]) / 2, 0.01)
+            rows.append(
+                Row(
+                    what,
+                    f"{statistics.median(ours):.3f} s",
+                    f"{statistics.median(plain):.3f} s (without run)",
+                    f"{ratio:.3f}",
+                    f"<= 1 + {noise:.3f} (noise)",
+                    ratio <= 1 + noise,
+                )
+            )
+    finally:
+        doubles.stop()
+        os.sched_setaffinity(0, pinned)
+    return rows
+
+
+def told_seconds(command: list[str], variables: dict[str, str]) -> float:
+    done = subprocess.run(
+        command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120
+    )
+    if done.returncode != 0:
+        raise MeasureError(done.stderr.strip()[-500:])
+    return float(done.stdout)
+
+
+def idle(directory: Path) -> list[Row]:
+    """How often anything of ours wakes up in a quiet minute and a bit, with a token held that is not due."""
+    doubles = Doubles(directory)
+    run = None
+    try:
+        variables = environment(directory, **doubles.environment)
+        command = [binary("jobcred"), "run", "--quiet", "--", sys.executable, "-S", "-c", "input()"]
+        run = subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        asking = [binary("jobcred"), "token", "--raw", "https://storage.azure.com"]
+        subprocess.run(asking, env=variables, stdout=subprocess.DEVNULL, check=True, timeout=60)
+        ours = {"run": run.pid}
+        for pid in children(run.pid):
+            words = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")
+            if words[0] == "jobcred":
+                ours[" ".join(words[1:3]) if words[1] == "witness" else words[1]] = pid
+        # Long enough for what is left of the start to be over.
+        time.sleep(5)
+        before = {name: switches(pid) for name, pid in ours.items()}
+        time.sleep(QUIET)
+        after = {name: switches(pid) for name, pid in ours.items()}
+    finally:
+        if run is not None:
+            run.communicate(b"\n")
+        doubles.stop()
+    return [
+        Row(f"wake-ups of {name} in {QUIET} quiet seconds", str(count), limit="= 0", is_met=count == 0)
+        for name in ours
+        for count in [after[name] - before[name]]
+    ]
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def switches(pid: int) -> int:
+    """How often all threads of a process have gone to sleep, so how often they were awake."""
+    count = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for line in (task / "status").read_text(encoding="ascii").splitlines():
+            if line.startswith("voluntary_ctxt_switches:"):
+                count += int(line.split()[1])
+    return count
 
 
 def agent_memory(directory: Path) -> list[Row]:
@@ -281,6 +417,9 @@ MEASUREMENTS: list[Callable[[Path], list[Row]]] = [
     python_burst,
     python_first_token,
     docker_helper,
+    run_start,
+    throughput,
+    idle,
     agent_memory,
     sizes,
 ]
