@@ -196,7 +196,7 @@ def throughput(directory: Path) -> list[Row]:
                 ratios.append(taken[True] / taken[False])
             ratio = statistics.median(ratios)
             spread = statistics.quantiles(ratios, n=4)
-            noise = max((spread[2] - spread[0]) / 2, 0.01)
+            noise = max(spread[2] - spread[0], 0.02)
             rows.append(
                 Row(
                     what,
@@ -237,8 +237,8 @@ def idle(directory: Path) -> list[Row]:
             words = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")
             if words[0] == "jobcred":
                 ours[" ".join(words[1:3]) if words[1] == "witness" else words[1]] = pid
-        # Long enough for what is left of the start to be over.
-        time.sleep(5)
+        # Long enough for what is left of the start to be over: after half a minute `run` takes the agent for healthy.
+        time.sleep(35)
         before = {name: switches(pid) for name, pid in ours.items()}
         time.sleep(QUIET)
         after = {name: switches(pid) for name, pid in ours.items()}
