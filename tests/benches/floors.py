@@ -154,7 +154,7 @@ def docker_helper(directory: Path) -> list[Row]:
 
 
 def run_start(directory: Path) -> list[Row]:
-    """What `jobcred run` adds to a command that does nothing, from start to end: agent, witnesses and socket included."""
+    """What `jobcred run` adds to a command that does nothing, from start to end, agent, witnesses and all."""
     doubles = Doubles(directory)
     try:
         variables = environment(directory, **doubles.environment)
@@ -189,7 +189,7 @@ def throughput(directory: Path) -> list[Row]:
             for turn in range(ROUNDS):
                 order = [[], [binary("jobcred"), "run", "--quiet", "--"]]
                 taken = {}
-                for prefix in order if turn % 2 else reversed(order):
+                for prefix in order[:: 1 if turn % 2 else -1]:
                     taken[bool(prefix)] = told_seconds([*prefix, sys.executable, "-S", "-c", work], variables)
                 ours.append(taken[True])
                 plain.append(taken[False])

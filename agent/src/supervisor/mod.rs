@@ -31,8 +31,8 @@ use std::os::fd::OwnedFd;
 
 use crate::front::election::Seat;
 
-pub(crate) use self::agent::{GIVEN, LEASE};
 pub use self::agent::{ALONE, OTHERS, STAYS, start_detached};
+pub(crate) use self::agent::{GIVEN, LEASE};
 pub use self::ending::Ending;
 pub use self::entry::Entry;
 pub use self::event_loop::run;

@@ -168,10 +168,19 @@ fn a_long_checkpoint_after_sigterm_to_the_group_outlives_its_tokens() {
         .with_environment(aml.environment())
         .with_secrets(aml.secrets());
     let jobcred = binary("jobcred").display().to_string();
-    let words = [&jobcred, "run", "--", "sh", "-c", LONG_CHECKPOINT, "sh", &jobcred];
+    let words = [
+        &jobcred,
+        "run",
+        "--",
+        "sh",
+        "-c",
+        LONG_CHECKPOINT,
+        "sh",
+        &jobcred,
+    ];
     let run = world.call(Path::new("/usr/bin/setsid"), &words).start();
     run.wait_for_stdout("ready\n");
-    let pid = Pid::from_raw(i32::try_from(run.pid()).unwrap());
+    let pid = Pid::from_raw(run.pid());
     let group = nix::unistd::getpgid(Some(pid)).unwrap();
     assert_eq!(group, pid, "the signal is for this job alone");
     // Those who tell that the signal was the group's too.
