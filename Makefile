@@ -1,6 +1,6 @@
 # What people and CI run. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run build static test test-clients lint format bench clean
+.PHONY: help run build static wheel dist test test-packages test-clients lint format bench clean
 
 # Everything is built before anything runs, and what can reach an identity endpoint runs where there is no route out.
 ISOLATED := tests/isolated
@@ -31,6 +31,22 @@ static: ## the binaries that are shipped: statically linked, in target/<triple>/
 	RUSTFLAGS="$(STATIC_FLAGS)" cargo build --release --locked --target $(TRIPLE) \
 		-p jobcred -p docker-credential-jobcred --bins
 
+# Packages built twice from the same sources are the same.
+export SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),315532800)
+
+wheel: static ## Python wheels in dist/: with the programs for this machine, and without them for all others
+	@tests/setup python
+	rm -f dist/*.whl
+	$(PYTHON) packaging/licences.py $(TRIPLE) >$(STATIC)/THIRD-PARTY-LICENSES
+	cd python-shim && ../$(PYTHON) -m hatchling build -t wheel -d ../dist
+	cd python-shim && JOBCRED_BINARIES=$(abspath $(STATIC)) ../$(PYTHON) -m hatchling build -t wheel -d ../dist
+
+dist: wheel ## what is released, in dist/: the wheels, an archive of the programs, and checksums
+	cargo build --release --locked -p jobcred-capi
+	rm -f dist/*.tar.gz
+	packaging/archive $(STATIC) $(TARGET_DIR)/release dist
+	cd dist && sha256sum -- *.whl *.tar.gz >SHA256SUMS
+
 test: ## unit, scenario and end-to-end tests of every part
 	@tests/setup test
 	cargo build --workspace --all-features --bins
@@ -39,6 +55,10 @@ test: ## unit, scenario and end-to-end tests of every part
 	$(ISOLATED) cargo nextest run --workspace --all-features --offline --no-fail-fast
 	$(ISOLATED) cargo test --workspace --all-features --doc --offline --quiet
 	$(ISOLATED) $(PYTHON) -m pytest -q python-shim/tests
+
+test-packages: dist ## what is released: installed and used in a clean environment, old distributions and an empty root
+	@tests/setup packages
+	$(ISOLATED) $(PYTHON) -m pytest -q tests/packaging
 
 test-clients: ## real SDKs and tools: storage through Azurite, a second container, skopeo
 	@tests/setup clients
@@ -53,15 +73,16 @@ lint: ## formatting, clippy, licences, Python checks
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	cargo fetch --quiet
 	.tools/bin/cargo-deny --offline check bans licenses sources
-	.venv/bin/ruff check python-shim tests
-	.venv/bin/ruff format --check python-shim tests
+	.venv/bin/ruff check python-shim tests packaging
+	.venv/bin/ruff format --check python-shim tests packaging
 	.venv/bin/mypy --config-file python-shim/pyproject.toml python-shim/src python-shim/tests
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/clients
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/benches
+	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/packaging packaging
 
 format: ## put everything into the house's format
 	cargo fmt --all
-	.venv/bin/ruff format python-shim tests
+	.venv/bin/ruff format python-shim tests packaging
 
 bench: ## latency, start-up, memory and size, as ratios within one run
 	@tests/setup bench
@@ -70,4 +91,4 @@ bench: ## latency, start-up, memory and size, as ratios within one run
 
 clean: ## remove what was built and installed into this checkout
 	cargo clean
-	rm -rf .venv .tools
+	rm -rf .venv .tools dist
