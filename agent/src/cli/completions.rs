@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shell_is_told_of_the_subcommands_and_of_nothing_hidden() {
+    fn every_shell_is_told_of_subcommands_and_options() {
         for shell in Shell::value_variants() {
             let script = script(*shell);
             for word in ["explain", "completions", "sandbox"] {
