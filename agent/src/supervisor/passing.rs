@@ -8,6 +8,13 @@ use super::witness::{Seen, Witnesses};
 
 /// What the kernel sends about children: never to a group.
 const CHILD: i32 = Signal::SIGCHLD as i32;
+const CONTINUE: i32 = Signal::SIGCONT as i32;
+/// Those that stop who does not catch them. `SIGSTOP` never comes here: it stops this process, too.
+const STOPS: [i32; 3] = [
+    Signal::SIGTSTP as i32,
+    Signal::SIGTTIN as i32,
+    Signal::SIGTTOU as i32,
+];
 /// How long to wait for a signal that a witness has and this process has not, in milliseconds.
 const MIDDLE: u8 = 2;
 
@@ -91,7 +98,25 @@ fn decide(
         // signals that became one on their way here, of which COMMAND has one.
         undecided = late;
     }
+    passed.drop_what_is_undone();
     passed
+}
+
+impl Passed {
+    /// Leaves out an order to stop that an order to continue came after, and the other way round. The kernel takes the earlier of
+    /// the two back from whoever has not acted on it yet: from a witness that is asked too late, so that it seems to have been
+    /// meant for this process alone. COMMAND has acted on both, and must not go on, or stop, once more.
+    fn drop_what_is_undone(&mut self) {
+        let is_order = |number: &&i32| **number == CONTINUE || STOPS.contains(*number);
+        let Some(last) = self.received.iter().rev().find(is_order).copied() else {
+            return;
+        };
+        if last == CONTINUE {
+            self.to_send.retain(|number| !STOPS.contains(number));
+        } else {
+            self.to_send.retain(|number| *number != CONTINUE);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -99,7 +124,7 @@ mod tests {
     use std::cell::RefCell;
     use std::collections::VecDeque;
 
-    use super::{Passed, decide};
+    use super::{CONTINUE, Passed, STOPS, decide};
     use crate::supervisor::signals::{Received, Relation};
     use crate::supervisor::witness::Seen;
 
@@ -184,6 +209,21 @@ mod tests {
         assert_eq!(passed([&[sent(TERM)]], [&[TERM, TERM]], true).to_send, NONE);
         let later = passed([&[sent(TERM)], &[]], [&[]], true);
         assert_eq!(later.to_send, [TERM]);
+    }
+
+    #[test]
+    fn an_order_that_was_taken_back_is_not_sent() {
+        let stop = STOPS[0];
+        // The witness had the first one taken back before it was asked.
+        let two = passed([&[sent(CONTINUE)], &[sent(stop)]], [&[stop]], true);
+        assert_eq!((two.received, two.to_send), (vec![CONTINUE, stop], vec![]));
+        let two = passed([&[sent(stop)], &[sent(CONTINUE)]], [&[CONTINUE]], true);
+        assert_eq!(two.to_send, NONE);
+        // One of the two to us alone.
+        assert_eq!(passed([&[sent(stop)]], [&[]], true).to_send, [stop]);
+        assert_eq!(passed([&[sent(CONTINUE)]], [&[]], true).to_send, [CONTINUE]);
+        let two = passed([&[sent(CONTINUE)], &[sent(stop)]], [&[], &[]], true);
+        assert_eq!(two.to_send, [stop]);
     }
 
     #[test]

@@ -7,20 +7,23 @@ const TYPES: &str = r#"
 import fcntl, os, pty, select, signal, struct, sys, termios
 COMMAND = '''
 import os, signal, sys
+def say(*words):
+    # In one go, as handlers speak in the middle of others' words.
+    os.write(1, (" ".join(map(str, words)) + chr(10)).encode())
 def size(*_):
-    print("SIZE", os.get_terminal_size(0).columns, flush=True)
+    say("SIZE", os.get_terminal_size(0).columns)
 signal.signal(signal.SIGWINCH, size)
 count = 0
 def interrupted(*_):
     global count
     count += 1
-    print("INT", count, flush=True)
+    say("INT", count)
 signal.signal(signal.SIGINT, interrupted)
-print("TTY", os.isatty(0), os.isatty(1), os.isatty(2), os.tcgetpgrp(0) == os.getpgrp(), flush=True)
+say("TTY", os.isatty(0), os.isatty(1), os.isatty(2), os.tcgetpgrp(0) == os.getpgrp())
 size()
 for line in sys.stdin:
-    print("READ", line.strip(), flush=True)
-print("END", flush=True)
+    say("READ", line.strip())
+say("END")
 sys.exit(5)
 '''
 with open(sys.argv[1], "w") as script:
