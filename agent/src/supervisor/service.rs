@@ -282,9 +282,9 @@ impl Service {
     pub(super) fn leave(&mut self) {
         self.timer.stop();
         self.timer.clear();
-        self.lease = None;
         // Before the agent looks whether anybody claims its place.
         self.seat.release();
+        self.lease = None;
         if self.agent.pid().is_none() {
             self.phase = Phase::Left;
             return;
