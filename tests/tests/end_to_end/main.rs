@@ -8,10 +8,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod azure_cli;
 mod bad_requests;
 mod check;
 mod commands;
-mod azure_cli;
 mod federation;
 mod grant;
 mod harness;
