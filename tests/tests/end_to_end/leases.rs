@@ -152,7 +152,10 @@ fn eight_ranks_that_start_at_once_cost_one_request() {
         assert_eq!(node.agent(), agent);
         rank.end();
     }
-    assert!(!node.world.socket().exists());
+    // The last one does not wait for the agent of another: a lease that ends is all it takes.
+    while node.world.socket().exists() {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
