@@ -1,10 +1,5 @@
 //! Keeps the list of reason codes in the documentation in step with the code.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "also outside the test functions, what fails here fails the test"
-)]
-
 use std::fmt::Write as _;
 use std::path::Path;
 
