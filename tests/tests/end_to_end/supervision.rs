@@ -184,17 +184,26 @@ fn a_long_checkpoint_after_sigterm_to_the_group_outlives_its_tokens() {
     let group = nix::unistd::getpgid(Some(pid)).unwrap();
     assert_eq!(group, pid, "the signal is for this job alone");
     // Those who tell that the signal was the group's too.
-    let witnesses = || {
-        fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+    let are_placed = || {
+        let children: Vec<i32> = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
             .unwrap()
             .split_whitespace()
-            .filter(|child| {
-                let words = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
-                words.starts_with(b"jobcred\0witness\0")
-            })
-            .count()
+            .map(|child| child.parse().unwrap())
+            .collect();
+        let is_at = |place: &str, child: i32| {
+            let words = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            words.starts_with(format!("jobcred\0witness\0{place}\0").as_bytes())
+        };
+        // Until it has left our session, the one outside gets the group's signals as well.
+        let has_left = |child: i32| {
+            nix::unistd::getsid(Some(Pid::from_raw(child))).is_ok_and(|sid| sid.as_raw() == child)
+        };
+        children.iter().any(|child| is_at("inside", *child))
+            && children
+                .iter()
+                .any(|child| is_at("outside", *child) && has_left(*child))
     };
-    while witnesses() < 2 {
+    while !are_placed() {
         std::thread::yield_now();
     }
     nix::sys::signal::killpg(group, Signal::SIGTERM).unwrap();
