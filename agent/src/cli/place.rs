@@ -10,7 +10,7 @@ use crate::config::{Config, place_fingerprint};
 use crate::front::claim::Mark;
 use crate::front::election::{ElectionError, Part, Seat};
 use crate::front::socket::{BindError, BoundSocket, first_of};
-use crate::platform::Environment;
+use crate::platform::{Environment, Processes};
 use crate::strategy::{Facts, Strategy};
 
 /// A part at an agent, and why it is not where it would be looked for, if it is not.
@@ -51,10 +51,13 @@ pub(super) fn mark(setup: &Setup) -> Option<Mark> {
     if setup.config.strategy == Some(Strategy::Sandbox) {
         return None;
     }
+    // Where it cannot be told which container this is, no agent of another one can be told from our own.
+    let namespaces = Processes::system().own_namespaces()?;
     let facts = Facts::gather(&setup.outside.environment, &setup.outside.files);
     Some(Mark {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         fingerprint: place_fingerprint(&setup.config, &facts),
+        namespaces,
     })
 }
 

@@ -18,6 +18,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
+use super::socket::FileMark;
+
 /// The file that is locked while sockets and claims of a directory change.
 const LOCK_FILE: &str = ".lock";
 /// The pause before the directory's lock is tried again. Who has it needs a fraction of a millisecond.
@@ -42,13 +44,19 @@ pub struct Mark {
     pub version: String,
     /// What its decision comes from, as a hash; see [`crate::config::place_fingerprint`].
     pub fingerprint: String,
+    /// Where it runs; see [`crate::platform::Processes::own_namespaces`]. In another container the same variables and the same
+    /// loopback address can mean another identity.
+    pub namespaces: String,
 }
 
 /// The content of a claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The process that made the socket. It may have ended since, and the agent live on.
+    /// The process that made the socket. It may have ended since, and the agent live on. For people who look into the file.
     pub pid: u32,
+    /// The socket that this is about. A claim stays behind when everybody is killed, and whoever listens at the place after that
+    /// may know nothing of claims.
+    pub socket: FileMark,
     /// What kind of agent it is.
     #[serde(flatten)]
     pub mark: Mark,
@@ -87,11 +95,12 @@ impl DirectoryLock {
 }
 
 impl Claim {
-    /// Claims the place of `socket` for agents of this `mark`. `None` when it is claimed by somebody else.
+    /// Claims the place of `socket`. Nobody shares the agent there before it is [described](Self::describe). `None` when it is
+    /// claimed by somebody else.
     ///
     /// # Errors
     /// When there can be no such file, or none that can be locked.
-    pub fn take(_: &DirectoryLock, socket: &Path, mark: &Mark) -> io::Result<Option<Self>> {
+    pub fn take(_: &DirectoryLock, socket: &Path) -> io::Result<Option<Self>> {
         let file = options().create(true).open(path_of(socket))?;
         check(&file)?;
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -101,9 +110,7 @@ impl Claim {
         };
         // Not atomic, but whoever else would lock it waits for the directory's lock first.
         lock.relock(FlockArg::LockSharedNonblock)?;
-        let mut claim = Self(lock);
-        claim.write(mark)?;
-        Ok(Some(claim))
+        Ok(Some(Self(lock)))
     }
 
     /// Joins those who claim the place of `socket`, and tells what is there.
@@ -139,17 +146,14 @@ impl Claim {
         matches!((own, there), (Ok(own), Ok(there)) if (own.dev(), own.ino()) == (there.dev(), there.ino()))
     }
 
-    /// Says that this process makes the socket now.
+    /// Says that this process has made the socket there, for agents of this `mark`.
     ///
     /// # Errors
     /// When it cannot be written. Nobody shares the agent then.
-    pub fn renew(&mut self, _: &DirectoryLock, mark: &Mark) -> io::Result<()> {
-        self.write(mark)
-    }
-
-    fn write(&mut self, mark: &Mark) -> io::Result<()> {
+    pub fn describe(&mut self, _: &DirectoryLock, mark: &Mark, socket: FileMark) -> io::Result<()> {
         let holder = Holder {
             pid: std::process::id(),
+            socket,
             mark: mark.clone(),
         };
         let mut text = serde_json::to_vec(&holder)?;
@@ -216,12 +220,13 @@ mod tests {
     use std::io;
     use std::path::Path;
 
-    use super::{Claim, DirectoryLock, Mark, ONCE, is_claimed, path_of, remove};
+    use super::{Claim, DirectoryLock, FileMark, Mark, ONCE, is_claimed, path_of, remove};
 
     fn mark(fingerprint: &str) -> Mark {
         Mark {
             version: "1".to_owned(),
             fingerprint: fingerprint.to_owned(),
+            namespaces: "net:[1]".to_owned(),
         }
     }
 
@@ -231,16 +236,22 @@ mod tests {
         let socket = dir.path().join("agent.sock");
         let lock = DirectoryLock::acquire(dir.path(), ONCE).unwrap();
         assert!(!is_claimed(&lock, &socket));
-        let first = Claim::take(&lock, &socket, &mark("a")).unwrap().unwrap();
+        fs::write(&socket, "").unwrap();
+        let there = FileMark::at(&socket).unwrap();
+        let mut first = Claim::take(&lock, &socket).unwrap().unwrap();
+        assert!(Claim::join(&lock, &socket).is_err(), "it says nothing yet");
+        first.describe(&lock, &mark("a"), there).unwrap();
         let (second, holder) = Claim::join(&lock, &socket).unwrap();
         assert_eq!((holder.pid, holder.mark), (std::process::id(), mark("a")));
+        assert_eq!(holder.socket, there);
         drop(first);
         assert!(is_claimed(&lock, &socket));
-        assert!(Claim::take(&lock, &socket, &mark("b")).unwrap().is_none());
+        assert!(Claim::take(&lock, &socket).unwrap().is_none());
         assert_eq!(second.holder().unwrap().mark, mark("a"));
         drop(second);
         assert!(!is_claimed(&lock, &socket));
-        let third = Claim::take(&lock, &socket, &mark("b")).unwrap().unwrap();
+        let mut third = Claim::take(&lock, &socket).unwrap().unwrap();
+        third.describe(&lock, &mark("b"), there).unwrap();
         assert_eq!(third.holder().unwrap().mark, mark("b"));
         assert!(third.is_at(&socket));
         remove(&lock, &socket);
@@ -267,7 +278,7 @@ mod tests {
         }
         fs::remove_file(path_of(&socket)).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", path_of(&socket)).unwrap();
-        assert!(Claim::take(&lock, &socket, &mark("a")).is_err());
+        assert!(Claim::take(&lock, &socket).is_err());
         remove(&lock, &socket);
         assert!(fs::symlink_metadata(path_of(&socket)).is_ok());
     }

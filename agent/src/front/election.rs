@@ -17,7 +17,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 
 use super::claim::{Claim, DirectoryLock, Mark, ONCE, PATIENT, is_claimed, path_of, remove};
-use super::socket::{BindError, BoundSocket, SocketFile, SocketOptions, try_connect};
+use super::socket::{BindError, BoundSocket, FileMark, SocketFile, SocketOptions, try_connect};
 
 /// How often the directory's lock is tried once COMMAND has ended. What stays there does no harm.
 const AT_THE_END: u32 = 25;
@@ -138,9 +138,13 @@ impl Seat {
         lock: Option<&DirectoryLock>,
     ) -> Self {
         // Without a claim nobody shares the agent, that is all.
-        let claim = lock.and_then(|lock| Claim::take(lock, &place.path, mark).ok()?);
-        if let (Some(lock), None) = (lock, &claim) {
-            remove(lock, &place.path);
+        let mut claim = lock.and_then(|lock| Claim::take(lock, &place.path).ok()?);
+        match (lock, &mut claim) {
+            (Some(lock), Some(claim)) => {
+                let _ = claim.describe(lock, mark, socket.mark());
+            }
+            (Some(lock), None) => remove(lock, &place.path),
+            _ => {}
         }
         Self {
             place: place.clone(),
@@ -196,7 +200,7 @@ impl Seat {
         let is_ours = self.claim.as_ref().is_some_and(|claim| claim.is_at(path));
         if !is_ours {
             // Somebody cleaned up under us, and others may have come since.
-            match Claim::take(lock, path, mark) {
+            match Claim::take(lock, path) {
                 Ok(Some(claim)) => self.claim = Some(claim),
                 _ => return Again::Lost(BindError::Claimed(path.clone()).to_string()),
             }
@@ -205,7 +209,7 @@ impl Seat {
             Ok(socket) => {
                 if let Some(claim) = &mut self.claim {
                     // Where it cannot be written nobody else shares the agent.
-                    let _ = claim.renew(lock, mark);
+                    let _ = claim.describe(lock, mark, socket.mark());
                 }
                 Again::Part(Part::Owner(socket))
             }
@@ -300,7 +304,11 @@ fn share(
     query: &str,
 ) -> Result<(Claim, Part), String> {
     let there = path.display();
-    let Ok((claim, holder)) = Claim::join(lock, path) else {
+    let found = Claim::join(lock, path)
+        .ok()
+        // What is said there of an earlier socket is not about whoever listens now.
+        .filter(|(_, holder)| FileMark::at(path).is_ok_and(|socket| socket == holder.socket));
+    let Some((claim, holder)) = found else {
         return Err(format!(
             "an agent already answers at {there}, one that is not shared"
         ));
@@ -311,6 +319,9 @@ fn share(
             printable(&holder.mark.version),
             mark.version
         ));
+    }
+    if holder.mark.namespaces != mark.namespaces {
+        return Err(format!("the agent at {there} is in another container"));
     }
     if holder.mark != *mark {
         return Err(format!(

@@ -12,6 +12,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::unistd::{Gid, geteuid};
+use serde::{Deserialize, Serialize};
 
 use super::claim::{self, DirectoryLock, PATIENT};
 
@@ -47,14 +48,22 @@ pub struct SocketFile {
 }
 
 /// What tells one file from a later one at the same path: inode numbers alone are used again.
-#[derive(Debug, PartialEq, Eq)]
-struct FileMark {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileMark {
     device: u64,
     inode: u64,
     changed: (i64, i64),
 }
 
 impl FileMark {
+    /// Of the file that is at `path` now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&fs::symlink_metadata(path)?))
+    }
+
     fn of(metadata: &fs::Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -154,6 +163,12 @@ impl BoundSocket {
         &self.file.path
     }
 
+    /// What tells its file from any other.
+    #[must_use]
+    pub fn mark(&self) -> FileMark {
+        self.file.mark
+    }
+
     /// The listener and the guard of its file, apart: one process may accept while another keeps the file.
     #[must_use]
     pub fn into_parts(self) -> (UnixListener, SocketFile) {
@@ -209,7 +224,7 @@ impl SocketFile {
     /// When there is none.
     pub fn at(path: &Path) -> io::Result<Self> {
         Ok(Self {
-            mark: FileMark::of(&fs::symlink_metadata(path)?),
+            mark: FileMark::at(path)?,
             path: path.to_owned(),
         })
     }
@@ -217,7 +232,7 @@ impl SocketFile {
     /// Whether it is still the one that is found at its path.
     #[must_use]
     pub fn is_there(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|metadata| FileMark::of(&metadata) == self.mark)
+        FileMark::at(&self.path).is_ok_and(|mark| mark == self.mark)
     }
 
     /// Leaves the file where it is, for whoever listens on.
@@ -394,10 +409,17 @@ fn clear_stale(path: &Path) -> Result<(), BindError> {
 
 /// Binds under a name of its own and renames: clients see the socket only once its mode, group and backlog are right.
 fn listen_at(path: &Path, draft: &Path, group: Option<u32>) -> io::Result<UnixListener> {
-    if let Err(error) = fs::remove_file(draft)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error);
+    match fs::symlink_metadata(draft) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        // One of ours, who was killed before the name was changed.
+        Ok(metadata) if metadata.file_type().is_socket() => fs::remove_file(draft)?,
+        Ok(_) => {
+            return Err(io::Error::other(format!(
+                "{} is in the way; it is not a socket, and left alone",
+                draft.display()
+            )));
+        }
     }
     let fd = socket(
         AddressFamily::Unix,
@@ -551,6 +573,22 @@ mod tests {
         fs::remove_file(&options.path).unwrap();
         symlink("/etc/passwd", &options.path).unwrap();
         assert!(reason(&options).contains("not a socket"));
+    }
+
+    #[test]
+    fn only_what_can_be_a_draft_of_ours_is_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = place(&dir);
+        let draft = options.path.with_file_name(super::DRAFT);
+        fs::create_dir(options.path.parent().unwrap()).unwrap();
+        fs::write(&draft, "precious").unwrap();
+        assert!(reason(&options).contains("in the way"));
+        assert_eq!(fs::read_to_string(&draft).unwrap(), "precious");
+
+        fs::remove_file(&draft).unwrap();
+        drop(UnixListener::bind(&draft).unwrap());
+        let _bound = BoundSocket::bind(&options).unwrap();
+        assert!(!draft.exists());
     }
 
     #[test]

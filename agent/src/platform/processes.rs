@@ -62,6 +62,18 @@ impl Processes {
         Self { root: root.into() }
     }
 
+    /// What this process sees as the machine: the kernel's names for its network, mounts and process ids. Where two have the same,
+    /// a loopback address, a path and a pid mean the same to both. `None` where the kernel does not tell.
+    #[must_use]
+    pub fn own_namespaces(&self) -> Option<String> {
+        let names = ["net", "mnt", "pid"].map(|kind| {
+            let link = std::fs::read_link(self.root.join("self/ns").join(kind)).ok()?;
+            link.into_os_string().into_string().ok()
+        });
+        let names: Option<Vec<String>> = names.into_iter().collect();
+        Some(names?.join(" "))
+    }
+
     /// When the process began; `None` when there is none, or it is not visible.
     #[must_use]
     pub fn start_time(&self, pid: u32) -> Option<StartTime> {
@@ -144,6 +156,9 @@ mod tests {
         // Above the largest pid that a kernel gives out.
         assert_eq!(processes.start_time(1 << 23), None);
         assert_eq!(processes.facts(1 << 23), super::ProcessFacts::default());
+        let namespaces = processes.own_namespaces().unwrap();
+        assert!(namespaces.starts_with("net:["), "{namespaces}");
+        assert_eq!(Processes::under("/nowhere").own_namespaces(), None);
     }
 
     #[test]

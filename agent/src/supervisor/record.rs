@@ -154,15 +154,12 @@ impl Record {
         }
     }
 
-    /// Whether a decision was written down.
+    /// What was decided, in the supervisor; `None` when nothing was written down.
     #[must_use]
-    pub fn is_decided(file: &OwnedFd) -> bool {
-        let copy = || {
-            let mut file = File::from(file.try_clone()?);
-            file.seek(SeekFrom::Start(0))?;
-            Self::read(file)
-        };
-        copy().is_ok_and(|record| record.decision.is_some())
+    pub fn decision_of(file: &OwnedFd) -> Option<Decision> {
+        let mut file = File::from(file.try_clone().ok()?);
+        file.seek(SeekFrom::Start(0)).ok()?;
+        Self::read(file).ok()?.decision
     }
 
     fn read(file: File) -> io::Result<Self> {
@@ -313,9 +310,9 @@ mod tests {
             ..PrincipalClaims::default()
         };
         Record::keep(&file, None, Some(&claims("early"))).unwrap();
-        assert!(!Record::is_decided(&file));
+        assert_eq!(Record::decision_of(&file), None);
         Record::keep(&file, Some(&decision("a")), None).unwrap();
-        assert!(Record::is_decided(&file));
+        assert_eq!(Record::decision_of(&file), Some(decision("a")));
         Record::keep(&file, Some(&decision("a")), Some(&claims("x"))).unwrap();
         // An agent that only refuses tells nothing of it.
         Record::keep(&file, None, None).unwrap();

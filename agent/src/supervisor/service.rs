@@ -194,7 +194,12 @@ impl Service {
 
     /// Elects: shares the agent that is there now, or keeps one going from here on.
     fn elect(&mut self) {
-        let is_decided = self.agent.record().is_some_and(Record::is_decided);
+        let decision = self.agent.record().and_then(Record::decision_of);
+        let is_decided = decision.is_some();
+        if let Some(decision) = &decision {
+            // Also where it was an agent of our own that decided: whoever is shared now has to agree.
+            self.seat.note_decision(decision.fingerprint());
+        }
         // Others may know whom the job is served as, who never were told to us.
         let may_own = is_decided || self.waited;
         let in_doubt = self.lease.is_some();

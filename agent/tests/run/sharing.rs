@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -498,4 +501,91 @@ fn an_agent_that_is_told_of_another_decision_serves_nobody() {
     let said = refusal("?known=0123456789abcdef");
     assert!(said.contains("different decisions"), "{said}");
     end(run);
+}
+
+#[test]
+fn what_dead_runs_left_behind_says_nothing_about_who_listens_now() {
+    let place = Place::new();
+    let first = start(&place);
+    let agent = place.agent();
+    kill_all(first, &[agent]);
+    let claim = place.socket().with_extension("lock");
+    assert!(claim.exists(), "nobody was left to remove it");
+    // One that was given its socket, and knows nothing of claims.
+    fs::remove_file(place.socket()).unwrap();
+    let _listener = UnixListener::bind(place.socket()).unwrap();
+    let said = end(start(&place));
+    assert!(said.contains("one that is not shared"), "{said}");
+    assert!(said.contains("this run has its own agent at"), "{said}");
+}
+
+#[test]
+fn a_run_in_another_container_has_its_own_agent() {
+    let place = Place::new();
+    let first = start(&place);
+    wait_until(|| leases(&place) == Some(1));
+    let inside = job(&place);
+    for namespace in ["--net", "--mount", "--pid"] {
+        let mut run = place.command("unshare");
+        run.args([namespace, "--fork", "--"])
+            .arg(inside.get_program())
+            .args(["run", "--", "true"])
+            .envs(
+                inside
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            );
+        let output = run.output().unwrap();
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(
+            said.contains("is in another container"),
+            "{namespace}: {said}"
+        );
+        assert!(
+            said.contains("this run has its own agent at"),
+            "{namespace}: {said}"
+        );
+    }
+    end(first);
+}
+
+#[test]
+fn a_starter_that_lost_its_place_tells_the_next_agent_what_it_was_served_by() {
+    let place = Place::new();
+    let first = start(&place);
+    let agent = place.agent();
+    first.signal(Signal::SIGSTOP);
+    kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
+    // Somebody of the same kind has taken the place meanwhile, and claims it.
+    fs::remove_file(place.socket()).unwrap();
+    let listener = UnixListener::bind(place.socket()).unwrap();
+    let there = fs::symlink_metadata(place.socket()).unwrap();
+    let claim = place.socket().with_extension("lock");
+    let mut holder: serde_json::Value = serde_json::from_slice(&fs::read(&claim).unwrap()).unwrap();
+    holder["socket"] = serde_json::json!({
+        "device": there.dev(),
+        "inode": there.ino(),
+        "changed": [there.ctime(), there.ctime_nsec()],
+    });
+    let mut file = fs::File::options()
+        .write(true)
+        .truncate(true)
+        .open(&claim)
+        .unwrap();
+    file.write_all(holder.to_string().as_bytes()).unwrap();
+    first.signal(Signal::SIGCONT);
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut request = [0; 64];
+    let count = stream.read(&mut request).unwrap();
+    let request = text(&request[..count]);
+    let known = request
+        .strip_prefix("GET /v1/lease?known=")
+        .unwrap_or_default();
+    assert!(
+        known.starts_with(|first: char| first.is_ascii_hexdigit()),
+        "{request}"
+    );
+    drop((stream, listener));
+    end(first);
 }
