@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use nix::sys::prctl::{set_name, set_pdeathsig};
+use nix::sys::prctl::{set_dumpable, set_name, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{getppid, setsid};
@@ -62,6 +62,9 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions, mut entry: En
             return exit::NO_SOCKET;
         }
     };
+    // From here on there are secrets. No core file of this process is written, and no other process of the same user reads its
+    // memory, its environment or its descriptors.
+    let _ = set_dumpable(false);
     let log = super::log::init(&beginning.setup.config, agent.is_of_a_job());
     let (journal, job_log) = super::log::journal(&beginning.setup, agent);
     beginning.setup.outside.journal = journal;

@@ -95,7 +95,12 @@ impl Pod {
 #[test]
 fn a_private_agent_serves_its_own_user_and_root() {
     let pod = Pod::new();
-    let _agent = pod.agent(pod.as_user(AGENT, &[], &["agent"]));
+    let agent = pod.agent(pod.as_user(AGENT, &[], &["agent"]));
+    // Nobody but root looks into it, as the kernel has it: not even its own user, and no core file is written.
+    for file in ["environ", "mem", "maps"] {
+        let file = format!("/proc/{}/{file}", agent.pid());
+        assert_eq!(fs::metadata(&file).unwrap().uid(), 0, "{file}");
+    }
     let directory = pod.socket().parent().unwrap().to_owned();
     assert_eq!(Pod::mode(&directory), (0o700, AGENT, AGENT));
     assert_eq!(Pod::mode(&pod.socket()), (0o600, AGENT, AGENT));
