@@ -184,9 +184,10 @@ impl Agent {
             (Err(error), _) => Err(refusal(error)),
             (Ok(_), None) => Err(TokenError::new(ErrorCode::Internal, "there is no way out")),
         };
-        let is_own_fault = selection.outcome.as_ref().is_err_and(|error| {
-            [reason::AGENT_KEEPS_ENDING, reason::DECISION_LOST].contains(&error.code)
-        });
+        let is_own_fault = selection
+            .outcome
+            .as_ref()
+            .is_err_and(StartError::is_own_fault);
         let admission = match config.socket_group {
             None => Admission::private(outside.own_uid),
             Some(_) => Admission::shared(outside.own_uid, config.allow_uids.clone()),

@@ -19,6 +19,8 @@ pub struct TokenError {
     issuer_code: Option<String>,
     /// Whether waiting may heal a refusal: a role or an identity assignment that is being made.
     healable: bool,
+    /// Whether jobcred itself refuses what the issuer gave.
+    disputed: bool,
     source: Option<std::sync::Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -33,6 +35,7 @@ impl TokenError {
             retry_after: None,
             issuer_code: None,
             healable: !matches!(kind, ErrorCode::InvalidRequest | ErrorCode::Denied),
+            disputed: false,
             source: None,
         }
     }
@@ -69,6 +72,20 @@ impl TokenError {
     #[must_use]
     pub fn malformed(mut self) -> Self {
         self.healable = false;
+        self
+    }
+
+    /// Marks a refusal that is jobcred's own: the issuer gave a token, and what was seen before speaks against it.
+    #[must_use]
+    pub fn disputed(mut self) -> Self {
+        self.disputed = true;
+        self
+    }
+
+    /// The same as an error of another kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorCode) -> Self {
+        self.kind = kind;
         self
     }
 
@@ -113,6 +130,12 @@ impl TokenError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self.kind, ErrorCode::Transient)
+    }
+
+    /// Whether it is jobcred itself that refuses, and not the issuer or the configuration.
+    #[must_use]
+    pub fn is_disputed(&self) -> bool {
+        self.disputed
     }
 
     /// Whether a role or identity assignment in Azure could heal it, without a change of the request.

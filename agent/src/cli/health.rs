@@ -18,6 +18,7 @@ pub(super) fn health(global: &GlobalOptions, options: &HealthOptions) -> i32 {
     };
     match seek::impatient_client(global, TIMEOUT).get(path) {
         Ok(_) => exit::OK,
+        Err(error) if options.ready => seek::report_unready(&error),
         Err(error) => seek::report(&error),
     }
 }

@@ -12,9 +12,7 @@ use crate::agent::{choose, choose_unasked};
 use crate::config::Config;
 use crate::front::election::Part;
 use crate::strategy::{ProbeResult, Selection};
-use crate::supervisor::{
-    self, AgentPlan, Ending, Entry, Plan, PostMortemPlan, PrefetchCodes, PrefetchPlan, say,
-};
+use crate::supervisor::{self, AgentPlan, Ending, Entry, Plan, PostMortemPlan, PrefetchPlan, say};
 
 pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> Ending {
     let setup = match Setup::read(options) {
@@ -50,6 +48,7 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
         outcome: Err(error),
         ..
     }) = &selection
+        && !error.is_own_fault()
         && holds(&setup.config)
     {
         announce::refusal(error);
@@ -129,11 +128,7 @@ fn prefetch_plan(config: &Config, socket: &Path, required: bool) -> Option<Prefe
         socket: socket.to_owned(),
         limit: config.prefetch_timeout,
         required,
-        codes: PrefetchCodes {
-            refused: exit::RESOURCE_REFUSED,
-            grant_ended: exit::GRANT_ENDED,
-            timed_out: exit::TIMED_OUT,
-        },
+        code_of: exit::of_readiness,
     })
 }
 

@@ -63,6 +63,15 @@ pub(super) fn report(error: &Error) -> i32 {
     code(error.kind())
 }
 
+/// The same of an answer to whether the declared resources are there.
+pub(super) fn report_unready(error: &Error) -> i32 {
+    let code = report(error);
+    match error.kind() {
+        ErrorKind::Agent(kind) => exit::of_readiness(kind),
+        _ => code,
+    }
+}
+
 /// The exit code for an error.
 pub(super) fn code(kind: ErrorKind) -> i32 {
     match kind {

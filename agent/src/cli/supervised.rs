@@ -216,7 +216,7 @@ mod tests {
     use crate::config::Config;
     use crate::journal::Journal;
     use crate::platform::{Clock, Environment, Files};
-    use crate::strategy::{ProbeResult, Strategy, reason};
+    use crate::strategy::{ProbeResult, StartError, Strategy, reason};
     use crate::supervisor::{Given, Record};
 
     const CLIENT_ID: (&str, &str) = (
@@ -295,6 +295,26 @@ mod tests {
             Err(reason::DECISION_CHANGED)
         );
         assert_eq!(job.next([]), Ok(Strategy::SystemIdentity));
+    }
+
+    #[test]
+    fn only_what_was_found_at_the_start_keeps_a_command_from_starting() {
+        let error = |code| StartError {
+            code,
+            message: String::new(),
+            hint: String::new(),
+        };
+        for code in [
+            reason::DECISION_CHANGED,
+            reason::DECISION_LOST,
+            reason::AGENT_KEEPS_ENDING,
+            reason::NO_RANDOMNESS,
+        ] {
+            assert!(error(code).is_own_fault(), "{code}");
+        }
+        for code in [reason::NOTHING_FOUND, reason::NO_WAY_OUT] {
+            assert!(!error(code).is_own_fault(), "{code}");
+        }
     }
 
     #[test]

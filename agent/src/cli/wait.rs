@@ -29,19 +29,8 @@ pub(super) fn wait(global: &GlobalOptions, options: &WaitOptions) -> i32 {
         let Err(error) = client.get(&format!("{READY_PATH}?wait={open}")) else {
             return exit::OK;
         };
-        if let ErrorKind::Agent(code) = error.kind()
-            && code.is_final()
-        {
-            seek::report(&error);
-            return match code {
-                ErrorCode::GrantEnded => exit::GRANT_ENDED,
-                // An agent that can serve nothing says so of every request.
-                ErrorCode::Unavailable | ErrorCode::Denied => exit::REFUSED,
-                _ => exit::RESOURCE_REFUSED,
-            };
-        }
         if !may_pass(error.kind()) {
-            return seek::report(&error);
+            return seek::report_unready(&error);
         }
         if begin.elapsed() + PAUSE >= limit {
             say(&format!("not ready after {} s", options.timeout));

@@ -57,7 +57,8 @@ pub struct NativeApi {
     pub denials: AtomicU64,
     /// How often this job's agent was started again before.
     pub restarts: u32,
-    /// Whether there are no tokens for a fault of jobcred's own.
+    /// Whether there are no tokens for a fault of jobcred's own. `/readyz` then says `internal`: nobody refused anything, and COMMAND
+    /// must not be kept from starting.
     pub is_own_fault: bool,
     /// Where denials are written down.
     pub journal: Journal,
@@ -114,9 +115,8 @@ impl Handle for NativeApi {
             }
             (jobcred_wire::READY_PATH, &Method::GET) => match self.service() {
                 Ok(service) => Ok(readiness::answer(id, &service.broker, query).await),
-                // Nobody refused anything: COMMAND must not be kept from starting for that.
-                Err(error) if self.is_own_fault => {
-                    Err(TokenError::new(ErrorCode::Internal, error.message()))
+                Err(error) if self.is_own_fault || self.is_disagreed() => {
+                    Err(error.with_kind(ErrorCode::Internal))
                 }
                 Err(error) => Err(error),
             },
@@ -275,8 +275,12 @@ impl NativeApi {
         });
     }
 
+    fn is_disagreed(&self) -> bool {
+        self.disagreed.load(Ordering::Relaxed)
+    }
+
     fn service(&self) -> Result<&TokenService, TokenError> {
-        if self.disagreed.load(Ordering::Relaxed) {
+        if self.is_disagreed() {
             return Err(TokenError::new(
                 ErrorCode::Denied,
                 "the runs that share this agent started with different decisions about whose tokens they get",

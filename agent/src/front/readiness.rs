@@ -36,7 +36,7 @@ pub(super) async fn answer(id: RequestId, broker: &Broker, query: &str) -> Reply
         }
         let error = missing(&resources);
         // With nothing declared only an agent that is ending is not ready.
-        let is_settled = error.kind().is_final() || resources.is_empty();
+        let is_settled = !error.is_transient() || resources.is_empty();
         if is_settled || timeout_at(deadline, landing).await.is_err() {
             return reply::not_ready(id, &error, resources);
         }
@@ -61,20 +61,32 @@ fn wait(query: &str) -> Result<Duration, TokenError> {
     }
 }
 
-/// Why it is not ready: what was refused for good, else what is still tried.
+/// Why it is not ready: what was refused for good, else what is still tried, else what jobcred itself does not hand out, which
+/// is no reason to keep a job from starting.
 fn missing(resources: &[DeclaredResource]) -> TokenError {
-    let of = |state: ResourceState| -> Vec<&DeclaredResource> {
-        resources
+    let (verb, kind, rest) = [
+        (ResourceState::Refused, "was refused", ErrorCode::Rejected),
+        (
+            ResourceState::Trying,
+            "is not there yet",
+            ErrorCode::Transient,
+        ),
+        (
+            ResourceState::Disputed,
+            "is not handed out",
+            ErrorCode::Internal,
+        ),
+    ]
+    .map(|(state, verb, kind)| {
+        let of: Vec<&DeclaredResource> = resources
             .iter()
             .filter(|resource| resource.state == state)
-            .collect()
-    };
-    let refused = of(ResourceState::Refused);
-    let (verb, rest) = if refused.is_empty() {
-        ("is not there yet", of(ResourceState::Trying))
-    } else {
-        ("was refused", refused)
-    };
+            .collect();
+        (verb, kind, of)
+    })
+    .into_iter()
+    .find(|(_, _, of)| !of.is_empty())
+    .unwrap_or(("", ErrorCode::Transient, Vec::new()));
     let mut reasons: Vec<String> = rest
         .iter()
         .take(MOST_NAMED)
@@ -89,16 +101,16 @@ fn missing(resources: &[DeclaredResource]) -> TokenError {
     let first = rest
         .iter()
         .find_map(|resource| resource.last_error.as_ref());
-    let code = first
+    let kind = first
         .map(|error| error.code)
-        .filter(|code| code.is_final())
-        .unwrap_or(ErrorCode::Transient);
+        .filter(|code| kind.is_final() && code.is_final())
+        .unwrap_or(kind);
     let message = if reasons.is_empty() {
         "the agent is ending".to_owned()
     } else {
         reasons.join("; ")
     };
-    let error = TokenError::new(code, message);
+    let error = TokenError::new(kind, message);
     match first.and_then(|error| error.hint.clone()) {
         Some(hint) => error.with_hint(hint),
         None => error,
@@ -138,6 +150,22 @@ mod tests {
         let error = missing(&[trying, ready]);
         assert_eq!(error.kind(), ErrorCode::Transient);
         assert_eq!(error.message(), "a is not there yet: a says transient");
+    }
+
+    #[test]
+    fn what_jobcred_itself_does_not_hand_out_was_refused_by_nobody() {
+        let disputed = resource("a", ResourceState::Disputed, Some(ErrorCode::Rejected));
+        let trying = resource("b", ResourceState::Trying, Some(ErrorCode::Transient));
+        let refused = resource("c", ResourceState::Refused, Some(ErrorCode::Rejected));
+        let error = missing(std::slice::from_ref(&disputed));
+        assert_eq!(error.kind(), ErrorCode::Internal);
+        assert_eq!(error.message(), "a is not handed out: a says rejected");
+        assert_eq!(error.hint(), Some("look at a"));
+        // What may still come, or be refused for good, decides.
+        let error = missing(&[disputed.clone(), trying.clone()]);
+        assert_eq!(error.kind(), ErrorCode::Transient);
+        let error = missing(&[disputed, trying, refused]);
+        assert_eq!(error.kind(), ErrorCode::Rejected);
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::token::{AccessToken, Identity};
 
 /// Why an expectation of the configuration holds.
 const CONFIG: &str = "the configuration expects it";
+/// Why what earlier tokens said holds.
+const EARLIER: &str = "earlier tokens of this job had it";
 /// How many identities are remembered. A job uses a handful; beyond this an identity is still held to the name it was
 /// asked for by, only not to what its earlier tokens said.
 const MAX_IDENTITIES: usize = 256;
@@ -382,7 +384,7 @@ fn find_change(old: &Principal, new: &Principal) -> Option<Mismatch> {
             what,
             expected,
             found,
-            why: "earlier tokens of this job had it".to_owned(),
+            why: EARLIER.to_owned(),
             hint: "The identity behind the endpoint was changed while the job ran. Undo the change, or start the job again to use the new one.",
         })
     })
@@ -427,12 +429,18 @@ fn refuse(
         hint,
         "REFUSED a token of another principal than the announced one"
     );
-    TokenError::new(
+    let error = TokenError::new(
         ErrorCode::Rejected,
         format!(
             "refused a token for {}: its {what} is {found}, not {expected} ({why})",
             token.resource
         ),
     )
-    .with_hint(hint)
+    .with_hint(hint);
+    // Without jobcred the job would have been given it.
+    if why == EARLIER {
+        error.disputed()
+    } else {
+        error
+    }
 }

@@ -150,6 +150,21 @@ pub struct StartError {
     pub hint: String,
 }
 
+impl StartError {
+    /// Whether nobody refused anything: jobcred itself does not know any more what it was to do, or will not go on. COMMAND is
+    /// not kept from starting for that.
+    #[must_use]
+    pub fn is_own_fault(&self) -> bool {
+        [
+            reason::AGENT_KEEPS_ENDING,
+            reason::DECISION_CHANGED,
+            reason::DECISION_LOST,
+            reason::NO_RANDOMNESS,
+        ]
+        .contains(&self.code)
+    }
+}
+
 impl Choice {
     /// What is asked, in words and without secrets.
     #[must_use]

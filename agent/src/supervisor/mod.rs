@@ -39,7 +39,7 @@ pub use self::event_loop::run;
 pub use self::lease::{LeaseReader, News, Told};
 pub use self::no_proxy::with_loopback;
 pub use self::post_mortem::PostMortemPlan;
-pub use self::prefetch::{PrefetchCodes, PrefetchPlan};
+pub use self::prefetch::PrefetchPlan;
 pub use self::record::{ConfigText, Decision, Given, Record};
 pub use self::say::say;
 pub use self::witness::serve_as_witness;

@@ -22,7 +22,7 @@ const LONGEST_QUESTION: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What to wait for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PrefetchPlan {
     /// Where the agent answers.
     pub socket: PathBuf,
@@ -30,19 +30,8 @@ pub struct PrefetchPlan {
     pub limit: Duration,
     /// Whether COMMAND must not start without the declared resources.
     pub required: bool,
-    /// How `run` ends when COMMAND is not started.
-    pub codes: PrefetchCodes,
-}
-
-/// How `run` ends when COMMAND is not started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrefetchCodes {
-    /// A resource was refused for good.
-    pub refused: i32,
-    /// The user's grant has ended.
-    pub grant_ended: i32,
-    /// Time is over.
-    pub timed_out: i32,
+    /// How `run` ends when COMMAND is not started for an error of this kind; `transient` when time is over.
+    pub code_of: fn(ErrorCode) -> i32,
 }
 
 /// What came of it.
@@ -119,7 +108,7 @@ impl Prefetch {
         say(&format!(
             "the declared resources could not be fetched before COMMAND: {why}"
         ));
-        self.without()
+        self.without(ErrorCode::Internal)
     }
 
     fn ask(&mut self) {
@@ -146,13 +135,15 @@ impl Prefetch {
                 plain(&error.message)
             ));
             say_hint(&error);
-            return Some(Verdict::Stop(match error.code {
-                ErrorCode::GrantEnded => self.plan.codes.grant_ended,
-                _ => self.plan.codes.refused,
-            }));
+            return Some(Verdict::Stop((self.plan.code_of)(error.code)));
         }
         if error.code != ErrorCode::Transient {
-            return Some(self.give_up(&plain(&error.message)));
+            say(&format!(
+                "the declared resources could not be fetched before COMMAND: {}",
+                plain(&error.message)
+            ));
+            say_hint(&error);
+            return Some(self.without(error.code));
         }
         if self.reason.is_none() && !self.left().is_zero() && self.began.elapsed() > PAUSE {
             say(&format!(
@@ -179,13 +170,13 @@ impl Prefetch {
                 "the agent did not say within {limit} s whether the declared resources can be fetched"
             )),
         }
-        self.without()
+        self.without(ErrorCode::Transient)
     }
 
-    fn without(&self) -> Verdict {
+    fn without(&self, why: ErrorCode) -> Verdict {
         if self.plan.required {
             say("COMMAND is not started, because they are required");
-            return Verdict::Stop(self.plan.codes.timed_out);
+            return Verdict::Stop((self.plan.code_of)(why));
         }
         say("COMMAND starts all the same; the agent goes on trying");
         Verdict::Start

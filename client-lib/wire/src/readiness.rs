@@ -44,6 +44,8 @@ pub enum ResourceState {
     Trying,
     /// It was refused in a way that waiting does not heal.
     Refused,
+    /// The issuer gave a token, and the agent refuses it because the job's earlier ones belong to somebody else.
+    Disputed,
     /// A state this version does not know.
     #[serde(other)]
     Unknown,

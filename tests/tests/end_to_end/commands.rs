@@ -474,7 +474,7 @@ fn where_nothing_is_found_the_fix_is_told() {
         ])
         .run()
         .succeeded();
-    assert_eq!(run.stdout, "125\n", "{}", run.stderr);
+    assert_eq!(run.stdout, "118\n", "{}", run.stderr);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Declared resources and COMMAND: what holds it back, what stops it, and what does not.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 
-use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, OnConnect};
+use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, OnConnect, Principal};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -243,6 +245,127 @@ fn who_waits_for_an_agent_is_told_the_same_and_the_agent_goes_on() {
     assert_eq!(body["resources"][0]["state"], "refused");
     assert_eq!(body["resources"][0]["resource"], STORAGE);
     assert_eq!(body["error"]["code"], "rejected");
+    for (arguments, code) in [(&["health", "--ready"][..], 118), (&["token"], 125)] {
+        let output = world.jobcred(arguments).run();
+        assert_eq!(output.code, Some(code), "{arguments:?}: {}", output.stderr);
+    }
     agent.is_unharmed();
     assert_eq!(world.ask("GET", "/readyz?wait=x").status, 400);
+}
+
+#[test]
+fn what_is_not_there_yet_has_the_same_code_for_everybody() {
+    let (aml, world) = cluster();
+    aml.script().set_on_connect(OnConnect::Hang);
+    let _agent = world.agent();
+    for arguments in [&["health", "--ready"][..], &["wait", "--timeout", "1"]] {
+        let output = world.jobcred(arguments).run();
+        assert_eq!(output.code, Some(124), "{arguments:?}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn what_the_configuration_makes_impossible_is_refused_for_good_to_who_waits() {
+    let world = World::new().with_environment([("AZUREML_OBO_ENABLED", "True")]);
+    let program = crate::support::binary("jobcred").display().to_string();
+    for (arguments, code) in [
+        (&["wait", "--timeout", "60"][..], 118),
+        (&["health", "--ready"], 118),
+        (&["token"], 125),
+    ] {
+        let output = world
+            .jobcred(&["run", "--", &program])
+            .args(arguments)
+            .run();
+        assert_eq!(output.code, Some(code), "{arguments:?}: {}", output.stderr);
+    }
+    let held = world
+        .jobcred(&["run", "--", "echo", "ran"])
+        .env("JOBCRED_RESOURCES", STORAGE)
+        .run();
+    assert_eq!((held.code, held.stdout.as_str()), (Some(118), ""));
+}
+
+/// A run that has an agent and goes on until it is signalled.
+fn sharer(world: &World) -> crate::support::Process {
+    let run = world
+        .jobcred(&[
+            "run",
+            "--",
+            "sh",
+            "-c",
+            "echo ready; exec tail -f /dev/null",
+        ])
+        .start();
+    run.wait_for_stdout("ready\n");
+    run
+}
+
+/// That a run beside another starts its COMMAND, is told `why`, and gets no token; and what the others are told.
+#[track_caller]
+fn starts_without_tokens(world: &World, why: &str) {
+    let output = world.jobcred(&["run", "--", "echo", "ran"]).run();
+    assert_eq!(
+        (output.code, output.stdout.as_str()),
+        (Some(0), "ran\n"),
+        "{}",
+        output.stderr
+    );
+    for part in [why, "COMMAND starts all the same", "shares the agent"] {
+        assert!(
+            output.stderr.contains(part),
+            "{part:?} not in {}",
+            output.stderr
+        );
+    }
+    for (arguments, code) in [
+        (&["run", "--required", "--", "echo", "ran"][..], 120),
+        (&["wait", "--timeout", "60"], 120),
+        (&["health", "--ready"], 120),
+        (&["token"], 125),
+    ] {
+        let output = world.jobcred(arguments).run();
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (Some(code), ""),
+            "{arguments:?}: {}",
+            output.stderr
+        );
+    }
+}
+
+#[test]
+fn a_command_starts_where_runs_disagree_about_whose_tokens_they_get() {
+    let (_aml, world) = cluster();
+    let first = sharer(&world);
+    let mut lease = UnixStream::connect(world.socket()).unwrap();
+    lease
+        .write_all(b"GET /v1/lease?known=0123456789abcdef HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    lease.read_exact(&mut [0]).unwrap();
+    starts_without_tokens(&world, "different decisions");
+    first.signal(Signal::SIGTERM);
+    first.finish();
+}
+
+#[test]
+fn a_command_starts_where_the_platform_gives_tokens_of_somebody_else_than_before() {
+    let (aml, world) = cluster();
+    let first = sharer(&world);
+    let own = aml.options().identities.first().unwrap().clone();
+    aml.mint().set_impostor(Some(Principal {
+        object_id: Principal::application().object_id,
+        ..own
+    }));
+    let agent = world.ask("GET", "/v1/status").json()["pid"].as_i64();
+    let agent = i32::try_from(agent.unwrap()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent), Signal::SIGKILL).unwrap();
+    let ready = world.ask("GET", "/readyz?wait=60");
+    assert_eq!((ready.status, ready.code().as_str()), (500, "internal"));
+    assert_eq!(ready.json()["resources"][0]["state"], "disputed");
+    starts_without_tokens(&world, "earlier tokens of this job had it");
+    let refused = world.storage();
+    assert_eq!((refused.status, refused.code().as_str()), (502, "rejected"));
+    first.signal(Signal::SIGTERM);
+    first.finish();
 }

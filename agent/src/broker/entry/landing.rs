@@ -64,6 +64,7 @@ impl Entry {
             Err(error) => {
                 self.failures += 1;
                 self.last_error = Some(upstream_error(key, error, now.wall));
+                self.is_disputed = error.is_disputed();
                 // A challenge may be malformed, and is its caller's: its failure must not refuse the key to others. That the
                 // grant has ended is nobody's fault and holds for all.
                 if !had_claims || error.kind() == ErrorCode::GrantEnded {

@@ -78,6 +78,8 @@ pub(super) struct Entry {
     fetches: u64,
     failures: u64,
     last_error: Option<UpstreamError>,
+    /// Whether the last failure was jobcred's own refusal of a token that was given.
+    is_disputed: bool,
 }
 
 struct Held {
@@ -119,6 +121,7 @@ impl Entry {
             fetches: 0,
             failures: 0,
             last_error: None,
+            is_disputed: false,
         }
     }
 
@@ -263,6 +266,7 @@ impl Entry {
             resource: key.subject().to_owned(),
             state: match self.valid(now) {
                 Some(_) => ResourceState::Ready,
+                None if was_refused && self.is_disputed => ResourceState::Disputed,
                 None if was_refused => ResourceState::Refused,
                 None => ResourceState::Trying,
             },
