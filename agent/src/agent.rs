@@ -23,14 +23,14 @@ use crate::journal::{Event, Journal};
 use crate::peer::Admission;
 use crate::platform::{Clock, Environment, Files, Processes};
 use crate::policy::Policy;
-use crate::principal::{Pin, Pinned};
+use crate::principal::{Pin, Pinned, jwt_issued};
 use crate::registry::{EntraTokens, Registry};
 use crate::resource::Resource;
 use crate::source::{Federated, Source, SourceRequest};
 use crate::strategy::reason;
 use crate::strategy::{
-    Choice, Facts, ProbeResult, Selection, StartError, Strategy, federation_issuer, select,
-    wants_probe,
+    Choice, Facts, ProbeResult, Selection, StartError, Strategy, clock_wrong, federation_issuer,
+    select, wants_probe,
 };
 use crate::token::{AccessToken, Identity};
 use crate::transport::{Transport, TransportConfig};
@@ -140,6 +140,9 @@ fn carry_out(
         });
         selection.outcome = Err(error);
     }
+    if let Some(fault) = outside.clock.fault() {
+        selection.explanation.notices.push(clock_wrong(fault));
+    }
     Chosen {
         selection,
         transport: transport.ok(),
@@ -174,6 +177,7 @@ impl Agent {
         transport: Option<&Arc<Transport>>,
         leases: Arc<Leases>,
     ) -> Self {
+        outside.clock.say_fault();
         let fingerprint = selection
             .outcome
             .as_ref()
@@ -273,6 +277,7 @@ fn token_service(
             )
         }),
         settings: Arc::clone(&settings),
+        clock: outside.clock.clone(),
         journal: outside.journal.clone(),
         principal_is_told: AtomicBool::new(false),
     };
@@ -325,6 +330,7 @@ struct Fetcher {
     /// `None` in the sandbox, whose own issuer stands in for registries.
     registry: Option<Registry>,
     settings: Arc<Config>,
+    clock: Clock,
     journal: Journal,
     principal_is_told: AtomicBool,
 }
@@ -356,6 +362,9 @@ impl Fetcher {
             };
             self.source.fetch(&request).await?
         };
+        if let Some(issued) = jwt_issued(token.secret.expose()) {
+            self.clock.hear_issued(issued);
+        }
         self.pin.check(identity, tenant, &token)?;
         if *identity == Identity::Job
             && let Some(Pinned::Known(principal)) = self.pin.pinned(identity)

@@ -133,10 +133,16 @@ impl Principal {
     }
 }
 
-/// The end of a JWT's life (`exp`), for tokens that come without one: a registry's refresh token.
+/// The end of a JWT's life (`exp`) by a clock that shows `now`. Where that is behind the time the token was issued at, the end is
+/// no further away than the whole of its life.
 #[must_use]
-pub fn jwt_expiry(token: &str) -> Option<UnixTime> {
-    expiry(&read_claims(token)?)
+pub fn jwt_expiry(token: &str, now: UnixTime) -> Option<UnixTime> {
+    let claims = read_claims(token)?;
+    let end = expiry(&claims)?;
+    Some(match time(&claims, "iat") {
+        Some(issued) if now < issued => end.min(now + end.since(issued)),
+        _ => end,
+    })
 }
 
 /// When a JWT was issued (`iat`): the groups in it are those of then, however fresh it looks.
@@ -352,12 +358,30 @@ mod tests {
     #[test]
     fn expiry_out_of_range_is_none() {
         for exp in [json!(1e300), json!(-0.5), json!("1"), json!(null)] {
-            assert_eq!(jwt_expiry(&token(&json!({ "exp": exp }))), None, "{exp}");
+            let token = token(&json!({ "exp": exp }));
+            assert_eq!(jwt_expiry(&token, UnixTime::default()), None, "{exp}");
         }
         assert_eq!(
-            jwt_expiry(&token(&json!({"exp": 5}))),
+            jwt_expiry(&token(&json!({"exp": 5})), UnixTime::default()),
             Some(UnixTime::from_secs(5))
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_makes_no_life_longer() {
+        let token = token(&json!({"iat": 1_800_000_000, "exp": 1_800_003_600}));
+        for (now, end) in [
+            (0, 3_600),
+            (1_799_999_990, 1_800_003_590),
+            (1_800_000_000, 1_800_003_600),
+            (1_900_000_000, 1_800_003_600),
+        ] {
+            assert_eq!(
+                jwt_expiry(&token, UnixTime::from_secs(now)),
+                Some(UnixTime::from_secs(end)),
+                "{now}"
+            );
+        }
     }
 
     #[test]

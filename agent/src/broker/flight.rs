@@ -158,7 +158,7 @@ impl Broker {
         let entry = state.store.entry(key, now);
         let is_renewal = entry.is_held();
         let landing = entry.land(key, now, result, jitter, had_claims);
-        let left = entry.valid(now.wall).map(|token| token.life_left(now.wall));
+        let left = entry.valid(now).map(|_| entry.left(now));
         match &landing.result {
             Ok(_) if landing.is_unchanged => state.counters.unchanged += 1,
             Ok(_) => {}

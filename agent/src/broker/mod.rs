@@ -243,7 +243,7 @@ impl Broker {
     /// Every entry without its secret, ordered by key.
     #[must_use]
     pub fn status(&self) -> Vec<TokenStatus> {
-        let now = self.now().wall;
+        let now = self.now();
         let state = self.lock();
         let mut entries: Vec<_> = state.store.iter().collect();
         entries.sort_by_key(|(key, _)| *key);
@@ -257,7 +257,7 @@ impl Broker {
     /// missing, `None` when none is in use.
     #[must_use]
     pub fn runway(&self) -> Option<Duration> {
-        let now = self.now().wall;
+        let now = self.now();
         let state = self.lock();
         let entries = state.store.iter();
         entries.filter_map(|(_, entry)| entry.runway(now)).min()
@@ -266,7 +266,7 @@ impl Broker {
     /// Whether every declared token exists and is valid. Never after a shutdown.
     #[must_use]
     pub fn ready(&self) -> bool {
-        let now = self.now().wall;
+        let now = self.now();
         let state = self.lock();
         let mut declared = state.store.iter().filter(|(_, entry)| entry.is_declared());
         !state.is_closed && declared.all(|(_, entry)| entry.valid(now).is_some())
@@ -287,7 +287,7 @@ impl Broker {
     /// How each declared resource stands, ordered by key.
     #[must_use]
     pub fn declared(&self) -> Vec<DeclaredResource> {
-        let now = self.now().wall;
+        let now = self.now();
         let state = self.lock();
         let mut declared: Vec<_> = state
             .store
@@ -354,7 +354,7 @@ impl Broker {
             }
             Demand::Join(flight) => Ok(Err(flight)),
             Demand::Start => {
-                let held = entry.valid(now.wall).cloned();
+                let held = entry.valid(now).cloned();
                 match (self.start(&mut state, key, want.claims, true), held) {
                     (Ok(flight), _) => Ok(Err(flight)),
                     (Err(_), Some(token)) if want.claims.is_none() => Ok(Ok(token)),
@@ -396,7 +396,7 @@ impl Broker {
 
     /// The token held, whatever life it has left; no hit.
     fn held(&self, key: &Key) -> Option<Arc<CachedToken>> {
-        let now = self.now().wall;
+        let now = self.now();
         self.lock().store.get(key)?.valid(now).cloned()
     }
 

@@ -53,6 +53,8 @@ pub(super) async fn run(broker: Weak<Broker>, wake: Arc<Notify>, jumps: Option<C
 impl Broker {
     /// Starts what is due and says how long to sleep; `None` when nothing is held.
     fn pass(&self, longest: Duration) -> Option<Duration> {
+        // It may have been set just now.
+        self.clock.say_fault();
         let now = self.now();
         let mut state = self.lock();
         let (due, wait) = state.store.plan(now);

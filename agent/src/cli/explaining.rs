@@ -13,7 +13,7 @@ use super::setup::Setup;
 use crate::agent::{Chosen, choose};
 use crate::error::TokenError;
 use crate::principal::{Pin, Principal, jwt_issued};
-use crate::strategy::{promise_broken, token_of_earlier};
+use crate::strategy::{clock_wrong, promise_broken, reason, token_of_earlier};
 use crate::supervisor::say;
 use crate::token::Identity;
 
@@ -90,11 +90,12 @@ async fn decide(setup: &Setup, probe: bool) -> (Explanation, Result<(), Refusal>
                 if identity == Identity::Job {
                     explanation.notices.extend(promise_broken(choice, &claims));
                 }
-                let issued = jwt_issued(token.secret.expose());
-                let now = setup.outside.clock.now();
-                explanation
-                    .notices
-                    .extend(issued.and_then(|issued| token_of_earlier(issued, now)));
+                let clock = &setup.outside.clock;
+                if let Some(issued) = jwt_issued(token.secret.expose()) {
+                    clock.hear_issued(issued);
+                    let old = token_of_earlier(issued, clock.now());
+                    explanation.notices.extend(old);
+                }
                 explanation.principal = Some(claims);
                 // What the agent would say to this token.
                 Pin::new(choice, &setup.config.expect)
@@ -104,6 +105,12 @@ async fn decide(setup: &Setup, probe: bool) -> (Explanation, Result<(), Refusal>
         }
         _ => Ok(()),
     };
+    // The answer may have told by how much.
+    explanation
+        .notices
+        .retain(|notice| notice.code != reason::CLOCK_WRONG);
+    let fault = setup.outside.clock.fault();
+    explanation.notices.extend(fault.map(clock_wrong));
     if let Err(error) = &outcome {
         explanation.probe_error = Some(ProbeError {
             code: error.kind(),

@@ -245,6 +245,7 @@ impl NativeApi {
                 .map_or(0, |transport| transport.throttles()),
             denials: self.denials.load(Ordering::Relaxed),
             restarts: self.restarts,
+            clock: self.clock.fault().map(|fault| fault.to_string()),
             ..Status::default()
         };
         if let Ok(service) = &self.service {

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::ClockJumps;
+use super::told::{ClockFault, Told};
 
 /// A point in wall time, in milliseconds since the unix epoch. Arithmetic saturates, so no input can overflow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,8 +81,13 @@ fn millis(duration: Duration) -> i64 {
 }
 
 /// Where the wall time comes from. Take `now` once per decision and pass it down.
+///
+/// Clones share what others were heard to say of the time.
 #[derive(Clone)]
-pub struct Clock(Kind);
+pub struct Clock {
+    kind: Kind,
+    told: Arc<Mutex<Told>>,
+}
 
 #[derive(Clone)]
 enum Kind {
@@ -98,23 +104,30 @@ impl Clock {
     /// The machine's wall clock.
     #[must_use]
     pub fn system() -> Self {
-        Self(Kind::System)
+        Self::of(Kind::System)
     }
 
     /// A clock that starts at `origin` and moves with tokio's time. Needs a runtime.
     #[must_use]
     pub fn with_runtime(origin: UnixTime) -> Self {
-        Self(Kind::Runtime {
+        Self::of(Kind::Runtime {
             origin,
             start: tokio::time::Instant::now(),
             shift: Arc::new(AtomicI64::new(0)),
         })
     }
 
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            told: Arc::default(),
+        }
+    }
+
     /// The wall time.
     #[must_use]
     pub fn now(&self) -> UnixTime {
-        match &self.0 {
+        match &self.kind {
             Kind::System => system_now(),
             Kind::Runtime {
                 origin,
@@ -128,9 +141,48 @@ impl Clock {
         }
     }
 
+    /// Takes in what a server says the time is.
+    pub fn hear(&self, date: UnixTime) {
+        self.lock().note_date(date, tokio::time::Instant::now());
+        self.say_fault();
+    }
+
+    /// Takes in that a token was issued at `issued`: it cannot be earlier now.
+    pub fn hear_issued(&self, issued: UnixTime) {
+        self.lock().note_issued(issued, tokio::time::Instant::now());
+        self.say_fault();
+    }
+
+    /// What is wrong with this clock, by itself or by what was heard.
+    #[must_use]
+    pub fn fault(&self) -> Option<ClockFault> {
+        self.lock().fault(self.now(), tokio::time::Instant::now())
+    }
+
+    /// Says in the log what is wrong, once, and when it has come right.
+    pub fn say_fault(&self) {
+        let mut told = self.lock();
+        match told.fault(self.now(), tokio::time::Instant::now()) {
+            Some(fault) if !told.is_said => {
+                told.is_said = true;
+                tracing::warn!("{fault}");
+            }
+            None if told.is_said => {
+                told.is_said = false;
+                tracing::warn!("this machine's clock is right again");
+            }
+            _ => {}
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        // No code that holds the lock can panic half-way through a change.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Who tells of jumps of this clock, where there is somebody. Needs a tokio runtime.
     pub(crate) fn jumps(&self) -> Option<ClockJumps> {
-        match &self.0 {
+        match &self.kind {
             Kind::System => ClockJumps::watch().ok(),
             Kind::Runtime { .. } => None,
         }
@@ -139,7 +191,7 @@ impl Clock {
     /// Jumps a clock made by [`Clock::with_runtime`] by `millis`, backwards when negative; the runtime's time stays.
     /// The system clock is left alone.
     pub fn jump(&self, millis: i64) {
-        if let Kind::Runtime { shift, .. } = &self.0 {
+        if let Kind::Runtime { shift, .. } = &self.kind {
             shift.fetch_add(millis, Ordering::SeqCst);
         }
     }
@@ -147,7 +199,7 @@ impl Clock {
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.kind {
             Kind::System => "Clock(system)",
             Kind::Runtime { .. } => "Clock(runtime)",
         })

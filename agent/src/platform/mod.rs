@@ -4,10 +4,12 @@ mod clock;
 mod environment;
 mod files;
 mod processes;
+mod told;
 mod wall;
 
 pub use self::clock::{Clock, UnixTime};
 pub use self::environment::Environment;
 pub use self::files::Files;
 pub use self::processes::{ProcessFacts, Processes, StartTime};
+pub use self::told::ClockFault;
 pub(crate) use self::wall::ClockJumps;

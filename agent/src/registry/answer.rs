@@ -149,7 +149,7 @@ pub(super) fn anonymous(server: &LoginServer, refusal: &TokenError) -> TokenErro
 pub(super) fn no_answer(error: &TransportError) -> TokenError {
     let token_error = error.to_token_error();
     match error.kind() {
-        FailureKind::Tls | FailureKind::Roots => token_error.with_issuer_code(name::SSL),
+        FailureKind::Tls | FailureKind::OutOfDate | FailureKind::Roots => token_error.with_issuer_code(name::SSL),
         FailureKind::Connect if error.to_string().contains("lookup") => token_error
             .with_issuer_code(name::DNS)
             .with_hint("The registry's name does not resolve: see whether the registry exists, its cloud suffix is right, and its private DNS zone is linked to this network."),

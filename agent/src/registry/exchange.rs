@@ -200,7 +200,7 @@ impl Registry {
         }
         let secret = answer::read_token(server, &response)?;
         let now = self.clock.now();
-        let expires_on = jwt_expiry(secret.expose()).unwrap_or_else(|| {
+        let expires_on = jwt_expiry(secret.expose(), now).unwrap_or_else(|| {
             tracing::debug!(%server, "the registry's token does not say when it ends; it is kept for ten minutes");
             now + UNREADABLE_LIFETIME
         });

@@ -23,7 +23,7 @@ use url::Url;
 
 pub use self::facts::{Facts, OWN_ENDPOINTS_VARIABLE, ProbeResult};
 pub use self::federation::{FederationError, federation_issuer, refuses_federation};
-pub use self::promise::{promise_broken, token_of_earlier};
+pub use self::promise::{clock_wrong, promise_broken, token_of_earlier};
 pub use self::select::{select, wants_probe};
 
 /// A strategy's name, as configuration, logs and `explain` spell it.

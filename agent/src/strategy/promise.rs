@@ -4,7 +4,7 @@ use jobcred_wire::{Notice, PrincipalClaims};
 
 use super::notice::{info, warning};
 use super::{Choice, Strategy, Upstream, reason};
-use crate::platform::UnixTime;
+use crate::platform::{ClockFault, UnixTime};
 
 /// A token that is older than this when it is got comes from a cache of the platform, in seconds.
 const OLD_SECONDS: u64 = 3600;
@@ -87,6 +87,16 @@ pub fn token_of_earlier(issued: UnixTime, now: UnixTime) -> Option<Notice> {
             ),
         )
     })
+}
+
+/// Says that this machine's clock is wrong, which every judgement about tokens hangs on.
+#[must_use]
+pub fn clock_wrong(fault: ClockFault) -> Notice {
+    warning(
+        reason::CLOCK_WRONG,
+        format!("{fault}."),
+        "Set the clock of the node; a container has no clock of its own. Tokens are fetched anew as soon as it is right.",
+    )
 }
 
 #[cfg(test)]

@@ -132,6 +132,7 @@ codes! {
         PROMISE_APPLICATION_TOKEN = "promise_application_token": "The token is an application's where a user's was announced.";
         PROMISE_OTHER_CLIENT_ID = "promise_other_client_id": "The token belongs to another application than was asked for.";
         TOKEN_OF_EARLIER = "token_of_earlier": "The platform gave a token that it has had for an hour or more, and the groups in it are as old.";
+        CLOCK_WRONG = "clock_wrong": "This machine's clock shows an impossible time, or another than the issuer's.";
         PROMISE_SANDBOX = "promise_sandbox": "A sandbox token outside the sandbox, or a real one inside it.";
     }
 }

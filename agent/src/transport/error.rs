@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use jobcred_wire::ErrorCode;
 
+use super::reach::{TlsProblem, tls_problem};
 use super::request::Endpoint;
 use crate::error::TokenError;
 
@@ -25,6 +26,8 @@ pub enum FailureKind {
     Redirect,
     /// TLS failed: the certificate is not trusted or is for another name.
     Tls,
+    /// TLS failed: by this machine's clock the certificate has ended, or has not begun.
+    OutOfDate,
     /// The roots to trust cannot be loaded.
     Roots,
     /// The proxy is set wrongly, cannot be used or refuses.
@@ -87,6 +90,8 @@ impl TransportError {
             | FailureKind::Timeout
             | FailureKind::Broken
             | FailureKind::TooLarge
+            // Azure's certificates are renewed in time, so it is the clock: it may be set at any moment.
+            | FailureKind::OutOfDate
             | FailureKind::Proxy => ErrorCode::Transient,
         };
         TokenError::new(code, &self.message).with_hint(self.hint)
@@ -164,6 +169,13 @@ impl TransportError {
         error: &(dyn StdError + 'static),
     ) -> Self {
         if let Some(reason) = find::<rustls::Error>(error) {
+            if tls_problem(reason) == TlsProblem::OutOfDate {
+                return Self {
+                    kind: FailureKind::OutOfDate,
+                    message: format!("TLS with {endpoint} failed: {reason}"),
+                    hint: "compare `date -u` with the real time: this machine's clock is more likely to be wrong than the certificate",
+                };
+            }
             return Self {
                 kind: FailureKind::Tls,
                 message: format!("TLS with {endpoint} failed: {reason}"),
@@ -226,4 +238,35 @@ fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
         return Some(inner);
     }
     error.source()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use jobcred_wire::ErrorCode;
+    use rustls::CertificateError;
+    use url::Url;
+
+    use super::{FailureKind, TransportError};
+    use crate::transport::Endpoint;
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_no_refusal() {
+        let endpoint = Endpoint::of(&Url::parse("https://login.example/").unwrap());
+        let failed = |bad| {
+            let error = io::Error::other(rustls::Error::InvalidCertificate(bad));
+            TransportError::connecting(&endpoint, None, &error)
+        };
+        for bad in [CertificateError::NotValidYet, CertificateError::Expired] {
+            let error = failed(bad);
+            assert_eq!(error.kind(), FailureKind::OutOfDate);
+            // The clock may be set at any moment: no job is kept from starting for it.
+            assert_eq!(error.to_token_error().kind(), ErrorCode::Transient);
+            assert!(error.hint().contains("clock"), "{}", error.hint());
+        }
+        let error = failed(CertificateError::UnknownIssuer);
+        assert_eq!(error.kind(), FailureKind::Tls);
+        assert_eq!(error.to_token_error().kind(), ErrorCode::Rejected);
+    }
 }

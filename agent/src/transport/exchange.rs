@@ -108,12 +108,12 @@ impl Transport {
                     broken(&*error)
                 }
             })?;
-            Ok(Response::new(
-                head.status,
-                head.headers,
-                body.to_bytes(),
-                self.clock.now(),
-            ))
+            let now = self.clock.now();
+            let response = Response::new(head.status, head.headers, body.to_bytes(), now);
+            if let Some(date) = response.date() {
+                self.clock.hear(date);
+            }
+            Ok(response)
         };
         // The connection is driven here and not in a task of its own, so that dropping the future closes it. What goes
         // wrong on it reaches the request.

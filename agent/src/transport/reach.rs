@@ -158,7 +158,7 @@ impl Transport {
         match tokio::time::timeout(limit, greeting).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
-                let problem = problem(&error);
+                let problem = find(&error).map_or(TlsProblem::Other, tls_problem);
                 Err((TransportError::connecting(&endpoint, None, &error), problem))
             }
             Err(_) => Err(other(TransportError::connect_timeout(&endpoint, limit))),
@@ -166,10 +166,11 @@ impl Transport {
     }
 }
 
-fn problem(error: &std::io::Error) -> TlsProblem {
+/// What is wrong with the certificate, where that is it.
+pub(super) fn tls_problem(error: &rustls::Error) -> TlsProblem {
     use rustls::CertificateError as Bad;
-    match find::<rustls::Error>(error) {
-        Some(rustls::Error::InvalidCertificate(bad)) => match bad {
+    match error {
+        rustls::Error::InvalidCertificate(bad) => match bad {
             // A signature that does not fit is by an issuer that has the name of a trusted one, and another key.
             Bad::UnknownIssuer | Bad::BadSignature => TlsProblem::UnknownIssuer,
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } => TlsProblem::WrongName,

@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn what_is_tried_again() {
         use FailureKind::{
-            BadUrl, Broken, Connect, Proxy, Redirect, Roots, Timeout, Tls, TooLarge,
+            BadUrl, Broken, Connect, OutOfDate, Proxy, Redirect, Roots, Timeout, Tls, TooLarge,
         };
         use Outcome::{Failure, Status};
         for (outcome, imds, loopback, remote) in [
@@ -234,6 +234,7 @@ mod tests {
             (Failure(TooLarge), false, false, false),
             (Failure(Redirect), false, false, false),
             (Failure(Tls), false, false, false),
+            (Failure(OutOfDate), false, false, false),
             (Failure(Roots), false, false, false),
             (Failure(BadUrl), false, false, false),
         ] {

@@ -52,6 +52,9 @@ pub struct Status {
     /// How often this job's agent was started again after it had died.
     #[serde(default)]
     pub restarts: u32,
+    /// What is wrong with the machine's clock, in one sentence; absent when nothing is known to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<String>,
 }
 
 /// One token or registry credential held, without its secret.

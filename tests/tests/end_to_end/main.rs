@@ -11,6 +11,7 @@ mod support;
 mod azure_cli;
 mod bad_requests;
 mod check;
+mod clock;
 mod commands;
 mod federation;
 mod grant;

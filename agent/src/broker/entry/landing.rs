@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jobcred_wire::{ErrorCode, UpstreamError};
 
-use super::{ClaimsTry, Entry, Held, Moment, Refusal};
+use super::{ClaimsTry, Entry, Failure, Held, Moment, Refusal};
 use crate::broker::flight::Landing;
 use crate::broker::refresh::{SHORTEST_PAUSE, back_off, refresh_plan};
 use crate::broker::{CachedToken, Key};
@@ -44,7 +44,7 @@ impl Entry {
         let mut is_unchanged = false;
         let result = result.and_then(|token| {
             let token = check(token, now.wall)?;
-            let token = match self.valid(now.wall) {
+            let token = match self.valid(now) {
                 Some(held) if held.token.secret == token.secret => {
                     is_unchanged = true;
                     self.keep(key, now, &token, jitter)
@@ -63,8 +63,10 @@ impl Entry {
             }
             Err(error) => {
                 self.failures += 1;
-                self.last_error = Some(upstream_error(key, error, now.wall));
-                self.is_disputed = error.is_disputed();
+                self.last_error = Some(Failure {
+                    shown: upstream_error(key, error, now.wall),
+                    is_disputed: error.is_disputed(),
+                });
                 // A challenge may be malformed, and is its caller's: its failure must not refuse the key to others. That the
                 // grant has ended is nobody's fault and holds for all.
                 if !had_claims || error.kind() == ErrorCode::GrantEnded {
@@ -107,6 +109,9 @@ impl Entry {
         let told = held.token.refresh_on.max(now.wall + pause + pause / 20);
         let kept = CachedToken::new(key, token, held.token.obtained_on, told)?;
         held.token = Arc::new(kept);
+        held.ends_at = held
+            .ends_at
+            .min(now.runtime + held.token.life_left(now.wall));
         Some(Arc::clone(&held.token))
     }
 
@@ -124,6 +129,7 @@ impl Entry {
             token: Arc::clone(&token),
             refresh_on: plan.refresh_on,
             refresh_at: now.runtime + plan.refresh_on.since(now.wall),
+            ends_at: now.runtime + token.life_left(now.wall),
         });
         self.tries = 0;
         self.not_before = now.runtime;
@@ -135,9 +141,7 @@ impl Entry {
     /// A failed fetch takes nothing away; it only says when to try again, and what to answer until then.
     fn back_off(&mut self, now: Moment, error: &TokenError, jitter: u16) {
         self.tries = self.tries.saturating_add(1);
-        let left = self
-            .valid(now.wall)
-            .map_or(Duration::ZERO, |token| token.life_left(now.wall));
+        let left = self.left(now);
         let asked = error.retry_after().unwrap_or_default();
         let most = (left / 2)
             .min(MOST_RETRY_AFTER_WITH)

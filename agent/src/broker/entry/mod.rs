@@ -77,8 +77,13 @@ pub(super) struct Entry {
     hits: u64,
     fetches: u64,
     failures: u64,
-    last_error: Option<UpstreamError>,
-    /// Whether the last failure was jobcred's own refusal of a token that was given.
+    last_error: Option<Failure>,
+}
+
+/// A failure, as it is shown.
+struct Failure {
+    shown: UpstreamError,
+    /// Whether it was jobcred's own refusal of a token that was given.
     is_disputed: bool,
 }
 
@@ -88,6 +93,8 @@ struct Held {
     /// otherwise postpone the renewal past the real end.
     refresh_on: UnixTime,
     refresh_at: Instant,
+    /// When it ends for sure, whatever becomes of the wall clock: what it was told to live was measured by the clock of then.
+    ends_at: Instant,
 }
 
 /// A failure that is answered again, without a fetch, to who has no valid token.
@@ -121,7 +128,6 @@ impl Entry {
             fetches: 0,
             failures: 0,
             last_error: None,
-            is_disputed: false,
         }
     }
 
@@ -144,15 +150,21 @@ impl Entry {
     }
 
     /// The token held, when it may be handed out.
-    pub(super) fn valid(&self, now: UnixTime) -> Option<&Arc<CachedToken>> {
+    pub(super) fn valid(&self, now: Moment) -> Option<&Arc<CachedToken>> {
         let held = self.held.as_ref()?;
-        held.token.is_valid(now).then_some(&held.token)
+        (!held.left(now).is_zero()).then_some(&held.token)
+    }
+
+    /// The life left of the token held; zero when there is none.
+    pub(super) fn left(&self, now: Moment) -> Duration {
+        let held = self.held.as_ref();
+        held.map_or(Duration::ZERO, |held| held.left(now))
     }
 
     /// Serves the token held when it has life enough.
     pub(super) fn hit(&mut self, now: Moment, min_validity: Duration) -> Option<Arc<CachedToken>> {
-        let token = self.valid(now.wall)?;
-        if token.life_left(now.wall) < min_validity {
+        let token = self.valid(now)?;
+        if self.left(now) < min_validity {
             return None;
         }
         let token = Arc::clone(token);
@@ -174,7 +186,7 @@ impl Entry {
         if let Some(airborne) = self.under_way() {
             return Demand::Join(airborne.flight.clone());
         }
-        let left = self.valid(now.wall).map(|token| token.life_left(now.wall));
+        let left = self.valid(now).map(|_| self.left(now));
         match left {
             // The caller wants more life than there is. Just tried: what is held is the best the platform has.
             Some(left)
@@ -210,7 +222,7 @@ impl Entry {
     /// How useful the entry is; `None` when it must not give way.
     pub(super) fn usefulness(&self, now: Moment) -> Option<Usefulness> {
         (!self.is_declared && self.under_way().is_none()).then(|| Usefulness {
-            is_valid: self.valid(now.wall).is_some(),
+            is_valid: self.valid(now).is_some(),
             is_used: self.hits > 0,
             last_asked: self.last_asked,
         })
@@ -248,33 +260,35 @@ impl Entry {
     }
 
     /// How long this key lasts without upstream; `None` when it is not in use.
-    pub(super) fn runway(&self, now: UnixTime) -> Option<Duration> {
+    pub(super) fn runway(&self, now: Moment) -> Option<Duration> {
         match self.valid(now) {
-            Some(token) if self.is_wanted() || self.was_asked => Some(token.life_left(now)),
+            Some(_) if self.is_wanted() || self.was_asked => Some(self.left(now)),
             None if self.is_declared => Some(Duration::ZERO),
             _ => None,
         }
     }
 
     /// How it stands, for who waits for it.
-    pub(super) fn standing(&self, key: &Key, now: UnixTime) -> DeclaredResource {
-        let was_refused = self
+    pub(super) fn standing(&self, key: &Key, now: Moment) -> DeclaredResource {
+        let refused = self
             .last_error
             .as_ref()
-            .is_some_and(|error| error.code.is_final());
+            .filter(|error| error.shown.code.is_final());
         DeclaredResource {
             resource: key.subject().to_owned(),
             state: match self.valid(now) {
                 Some(_) => ResourceState::Ready,
-                None if was_refused && self.is_disputed => ResourceState::Disputed,
-                None if was_refused => ResourceState::Refused,
-                None => ResourceState::Trying,
+                None => match refused {
+                    Some(error) if error.is_disputed => ResourceState::Disputed,
+                    Some(_) => ResourceState::Refused,
+                    None => ResourceState::Trying,
+                },
             },
-            last_error: self.last_error.clone(),
+            last_error: self.shown_error(),
         }
     }
 
-    pub(super) fn status(&self, key: &Key, now: UnixTime) -> TokenStatus {
+    pub(super) fn status(&self, key: &Key, now: Moment) -> TokenStatus {
         let token = self.held.as_ref().map(|held| &held.token);
         TokenStatus {
             kind: key.kind().to_owned(),
@@ -296,8 +310,12 @@ impl Entry {
             hits: self.hits,
             fetches: self.fetches,
             failures: self.failures,
-            last_error: self.last_error.clone(),
+            last_error: self.shown_error(),
         }
+    }
+
+    fn shown_error(&self) -> Option<UpstreamError> {
+        self.last_error.as_ref().map(|error| error.shown.clone())
     }
 
     fn was_tried_within(&self, pause: Duration, now: Moment) -> bool {

@@ -37,7 +37,7 @@ impl Entry {
             None if self.is_declared => self.wait_without(now, pause),
             None => return self.plan_unknown(now),
             Some(held) => {
-                let left = held.token.life_left(now.wall);
+                let left = held.left(now);
                 match held.freshness(now) {
                     // A look when it is due, since by then somebody may have asked, and one at its end, to let go of it.
                     Freshness::Fresh | Freshness::RefreshSoon if !self.is_wanted() => {
@@ -94,8 +94,8 @@ impl Entry {
     /// After the end of the user's grant the background asks nobody: the token held is served to its end, and then only a
     /// caller's demand goes upstream.
     fn plan_ended(&self, now: Moment) -> Plan {
-        match self.valid(now.wall) {
-            Some(token) => Plan::Wait(token.life_left(now.wall).max(SHORTEST_PAUSE)),
+        match self.valid(now) {
+            Some(_) => Plan::Wait(self.left(now).max(SHORTEST_PAUSE)),
             None if self.is_declared => Plan::Wait(LONGEST_WAIT_WITHOUT),
             None => self.plan_unknown(now),
         }
@@ -117,7 +117,16 @@ impl Held {
             .min(self.refresh_at.saturating_duration_since(now.runtime))
     }
 
+    /// The life left, by the clock that gets there first.
+    pub(super) fn left(&self, now: Moment) -> Duration {
+        let left = self.ends_at.saturating_duration_since(now.runtime);
+        self.token.life_left(now.wall).min(left)
+    }
+
     fn freshness(&self, now: Moment) -> Freshness {
+        if self.left(now).is_zero() {
+            return Freshness::Expired;
+        }
         freshness(now.wall, self.refresh_on, self.token.expires_on())
     }
 }

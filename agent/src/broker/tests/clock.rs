@@ -91,3 +91,36 @@ async fn a_clock_that_jumps_to_and_fro_serves_nothing_expired_and_does_not_flood
     }
     assert!(lab.fetches() <= 205, "{}", lab.fetches());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_set_back_lets_no_token_outlive_what_it_was_given() {
+    let lab = Lab::new();
+    lab.broker.declare([storage()]);
+    pass(100).await;
+    lab.issuer_fails(super::transient());
+    lab.clock.jump(-5 * HOUR_MILLIS);
+    pass(3_400).await;
+    assert_eq!(secret(&lab.get(&storage()).await.unwrap()), "s3cret-1");
+    // By the wall clock it has five more hours to live.
+    pass(200).await;
+    assert!(lab.peek(&storage()).is_none());
+    assert!(lab.get(&storage()).await.is_err());
+    assert!(!lab.broker.ready());
+    assert_eq!(lab.broker.runway(), Some(Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_1970_does_not_outlive_the_setting_of_the_clock() {
+    let lab = Lab::new();
+    let to_now = lab.clock.now().as_millis() - 10_000;
+    lab.clock.jump(-to_now);
+    lab.broker.declare([storage()]);
+    pass(1).await;
+    assert_eq!(secret(&lab.get(&storage()).await.unwrap()), "s3cret-1");
+    lab.clock.jump(to_now);
+    assert!(lab.peek(&storage()).is_none());
+    pass(60).await;
+    assert_eq!(secret(&lab.peek(&storage()).unwrap()), "s3cret-2");
+    pass(3_600).await;
+    assert_eq!(secret(&lab.get(&storage()).await.unwrap()), "s3cret-3");
+}

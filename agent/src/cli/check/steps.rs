@@ -69,8 +69,12 @@ pub(super) async fn take(
         report,
         way: Way::Unknown,
     };
+    check.clock();
     let is_reached = check.network().await;
-    let token = match check.token(global, setup).await {
+    let token = check.token(global, setup).await;
+    // The issuer's answer may have told by how much.
+    check.clock();
+    let token = match token {
         Ok(token) => token,
         Err(exit_code) => {
             check.skip("list", "there is no token to ask with");
@@ -94,6 +98,20 @@ pub(super) async fn take(
 impl Check<'_> {
     fn skip(&mut self, name: &'static str, why: &str) {
         self.report.step(Step::new(name, Outcome::Skipped, why));
+    }
+
+    /// Whether this machine's clock can be right. The service's own answer tells more exactly, later.
+    fn clock(&mut self) {
+        if let Some(fault) = self.clock.fault() {
+            self.report.finding(
+                Finding::warning(
+                    code::CLOCK_SKEW,
+                    "this machine's clock is wrong",
+                    format!("{fault}."),
+                )
+                .fix("Set the clock of the node; a container has no clock of its own."),
+            );
+        }
     }
 
     /// Name, connection and TLS. Whether the service is reached.

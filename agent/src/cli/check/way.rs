@@ -63,6 +63,10 @@ pub(super) fn unreached(error: &TransportError) -> Finding {
         FailureKind::Proxy => (code::PROXY, "the proxy is in the way"),
         FailureKind::Timeout => (code::CONNECTION_TIMEOUT, "no answer in time"),
         FailureKind::Tls => (code::TLS_FAILED, "TLS failed"),
+        FailureKind::OutOfDate => (
+            code::TLS_OUT_OF_DATE,
+            "the certificate is not valid now, by this machine's clock",
+        ),
         FailureKind::Roots => (code::ROOTS_MISSING, "no certificate can be checked"),
         FailureKind::Redirect | FailureKind::TooLarge | FailureKind::Broken => {
             (code::NOT_STORAGE, "what answered is not Azure Storage")

@@ -87,7 +87,7 @@ impl Question<'_> {
         {
             return Err(self.unusable(response, "with a token that is no bearer token"));
         }
-        let Some(expires_on) = expiry(&fields, token, now) else {
+        let Some(expires_on) = expiry(&fields, token, response.date(), now) else {
             return Err(self.unusable(response, "with a token that has no readable expiry"));
         };
         if expires_on <= now {
@@ -162,17 +162,34 @@ fn token(fields: &Map<String, Value>) -> Option<&str> {
 }
 
 /// `expires_on`, else `expires_in`, else the token's own `exp`, which also wins when it comes first.
-fn expiry(fields: &Map<String, Value>, token: &str, now: UnixTime) -> Option<UnixTime> {
-    let stated = ["expires_on", "expiresOn"]
+///
+/// By a clock that is behind, an `expires_on` is too far away. Where it is further than any token lives, or the endpoint's own clock says
+/// so, the lifetime that is told as well wins, or what is left by the endpoint's clock.
+fn expiry(
+    fields: &Map<String, Value>,
+    token: &str,
+    date: Option<UnixTime>,
+    now: UnixTime,
+) -> Option<UnixTime> {
+    let on = ["expires_on", "expiresOn"]
         .iter()
-        .find_map(|name| unix_time(fields.get(*name)?))
-        .or_else(|| {
-            ["expires_in", "expiresIn"]
-                .iter()
-                .find_map(|name| moment::life(fields.get(*name)))
-                .map(|life| now + life)
-        });
-    let own = jwt_expiry(token);
+        .find_map(|name| unix_time(fields.get(*name)?));
+    let life = ["expires_in", "expiresIn"]
+        .iter()
+        .find_map(|name| moment::life(fields.get(*name)));
+    let stated = match (on, life) {
+        (None, life) => life.map(|life| now + life),
+        (Some(on), life) => {
+            let is_behind = on.since(now) > LONGEST_LIFE
+                || date.is_some_and(|date| date.since(now) > NOTABLE_SKEW);
+            let left = date.map(|date| on.since(date));
+            // No life at all with an end to come is no life that is meant.
+            let lives = [life, left].into_iter().flatten();
+            let life = lives.filter(|life| is_behind && !life.is_zero()).min();
+            Some(life.map_or(on, |life| on.min(now + life)))
+        }
+    };
+    let own = jwt_expiry(token, now);
     match (stated, own) {
         (Some(stated), Some(own)) => Some(stated.min(own)),
         (stated, own) => stated.or(own),

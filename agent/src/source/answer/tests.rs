@@ -260,6 +260,61 @@ fn an_expired_token_and_a_wrong_clock() {
 }
 
 #[test]
+fn a_clock_that_is_behind_makes_no_life_longer() {
+    // The clock says 2023; the endpoint, and the token, are of 2026.
+    let headers = || {
+        HeaderMap::from_iter([(
+            http::header::DATE,
+            HeaderValue::from_static("Wed, 01 Jul 2026 00:00:00 GMT"),
+        )])
+    };
+    let issued = 1_782_864_000;
+    let end = issued + 3_600;
+    let own = jwt(&json!({"iat": issued, "exp": end}));
+    for (what, headers, body, life) in [
+        (
+            "expires_in",
+            HeaderMap::new(),
+            json!({"access_token": "t", "expires_on": end, "expires_in": 3_600}),
+            3_600,
+        ),
+        (
+            "as text",
+            HeaderMap::new(),
+            json!({"access_token": "t", "expires_on": end.to_string(), "expires_in": "3600"}),
+            3_600,
+        ),
+        (
+            "Date",
+            headers(),
+            json!({"access_token": "t", "expires_on": end}),
+            3_600,
+        ),
+        (
+            "the shorter one",
+            headers(),
+            json!({"access_token": "t", "expires_on": end, "expires_in": 7_200}),
+            3_600,
+        ),
+        (
+            "iat and exp",
+            HeaderMap::new(),
+            json!({"access_token": own, "expires_on": end}),
+            3_600,
+        ),
+        (
+            "nothing to go by",
+            HeaderMap::new(),
+            json!({"access_token": "t", "expires_on": end, "expires_in": 0}),
+            48 * 3_600,
+        ),
+    ] {
+        let token = read_with(Issuer::Imds, 200, headers, body.to_string().as_bytes()).unwrap();
+        assert_eq!(token.expires_on, NOW + Duration::from_secs(life), "{what}");
+    }
+}
+
+#[test]
 fn a_byte_order_mark_is_no_obstacle() {
     let body = "\u{feff}{\"access_token\":\"t\",\"expires_in\":\"60\"}";
     assert!(read(200, body).is_ok());

@@ -37,7 +37,7 @@ pub(super) fn read(
     let stated = ["expires_on", "expiresOn"]
         .iter()
         .find_map(|name| unix_time(fields.get(*name)?));
-    let expires_on = match (stated, jwt_expiry(token)) {
+    let expires_on = match (stated, jwt_expiry(token, now)) {
         (Some(stated), Some(own)) => stated.min(own),
         (stated, own) => stated
             .or(own)

@@ -180,7 +180,9 @@ impl Check<'_> {
             };
             step = step.with("life left", left);
         }
-        let age = jwt_issued(secret.expose()).map(|issued| self.clock.now().since(issued));
+        let issued = jwt_issued(secret.expose());
+        issued.inspect(|issued| self.clock.hear_issued(*issued));
+        let age = issued.map(|issued| self.clock.now().since(issued));
         if let Some(age) = age.filter(|age| *age >= OLD) {
             let ago = span(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
             step = step.with(
