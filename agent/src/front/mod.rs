@@ -8,5 +8,6 @@ pub mod metrics;
 pub mod native;
 mod readiness;
 pub mod reply;
+mod seldom;
 pub mod serve;
 pub mod socket;

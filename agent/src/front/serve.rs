@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::reply::Reply;
+use super::seldom::Seldom;
 use crate::peer::Peer;
 
 /// Connections at once. Beyond it, new ones wait in the kernel's queue until one ends. Each costs about 20 KiB.
@@ -29,8 +30,11 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 pub const MAX_HEADERS: usize = 100;
 /// How long connections may take to finish their request once the agent ends.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// The pause after the kernel refuses a new connection (no file descriptors left): trying at once would spin.
+/// The pause after the kernel refuses a new connection (no file descriptors left): trying at once would spin. It doubles with
+/// each refusal in a row.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The longest such pause. Whoever waits meanwhile is in the kernel's queue; a connection that ends, and leaves a descriptor, ends it.
+const LONGEST_ACCEPT_PAUSE: Duration = Duration::from_secs(2);
 
 /// How many connections there may be, and how they end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,8 @@ pub async fn serve<H: Handle>(
     let slots = Arc::new(Semaphore::new(limits.total));
     let foreign = Arc::new(ForeignCount::default());
     let mut connections = JoinSet::new();
+    let mut pause = ACCEPT_PAUSE;
+    let (mut refusals, mut closings) = (Seldom::default(), Seldom::default());
     loop {
         // Reap what has ended, so that the set holds live connections only.
         while connections.try_join_next().is_some() {}
@@ -84,10 +90,21 @@ pub async fn serve<H: Handle>(
             accepted = accept(listener, &slots) => accepted,
         };
         let (stream, slot) = match accepted {
-            Ok(accepted) => accepted,
+            Ok(accepted) => {
+                pause = ACCEPT_PAUSE;
+                accepted
+            }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; trying again");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tracing::debug!(%error, "a connection was not accepted");
+                if let Some(times) = refusals.note() {
+                    tracing::warn!(%error, times, "cannot accept connections; going on trying, and told once a minute");
+                }
+                tokio::select! {
+                    () = stopped(&mut stop) => break,
+                    () = tokio::time::sleep(pause) => {}
+                    Some(_) = connections.join_next() => {}
+                }
+                pause = (2 * pause).min(LONGEST_ACCEPT_PAUSE);
                 continue;
             }
         };
@@ -111,10 +128,13 @@ pub async fn serve<H: Handle>(
         } else if let Some(guard) = foreign.enter(peer.uid, limits.per_foreign_uid) {
             Some(guard)
         } else {
-            tracing::warn!(
-                peer.uid,
-                "this uid has too many connections; one more is closed"
-            );
+            if let Some(times) = closings.note() {
+                tracing::warn!(
+                    peer.uid,
+                    times,
+                    "this uid has too many connections; one more is closed"
+                );
+            }
             continue;
         };
         let handler = Arc::clone(&handler);

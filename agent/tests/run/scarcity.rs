@@ -1,9 +1,11 @@
 //! What a machine may lack: COMMAND runs whenever it would have run without us, and it is said what is missing.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -148,6 +150,47 @@ fn with_few_descriptors() {
     let output = limited(&place, "--nofile=4:4", &REQUIRED);
     assert_ne!(output.status.code(), Some(9));
     assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn an_agent_without_descriptors_says_so_once_and_serves_again() {
+    let place = Place::new();
+    let mut agent = place
+        .command("prlimit")
+        .args(["--nofile=40:40", "--", BINARY, "agent", "--sandbox"])
+        .env("JOBCRED_LOG", "debug")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(agent.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let listening = lines.find(|line| line.contains("listening at ")).unwrap();
+    let path = listening.split_once("listening at ").unwrap().1.to_owned();
+    let held: Vec<UnixStream> = (0..60)
+        .map(|_| UnixStream::connect(&path).unwrap())
+        .collect();
+    // Some seconds of trying.
+    let (mut tries, mut said) = (0, Vec::new());
+    while tries < 5 {
+        let line = lines.next().unwrap();
+        if line.contains("a connection was not accepted") {
+            tries += 1;
+        } else if line.contains(" WARN ") {
+            said.push(line);
+        }
+    }
+    assert_eq!(said.len(), 1, "{said:#?}");
+    assert!(
+        said[0].contains("cannot accept connections") && said[0].contains("Too many open files"),
+        "{said:?}"
+    );
+    drop(held);
+    // Nobody reads on, and the pipe is large enough for what is still to be said.
+    let output = place.output(&["token", "--socket", &path]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    agent.kill().unwrap();
+    agent.wait().unwrap();
 }
 
 /// Under a limit, with no descriptors but the streams, and a COMMAND that needs no more.
