@@ -262,6 +262,7 @@ impl Shared {
 
 /// A new connection to the first agent that answers and may be trusted.
 async fn open(settings: &Settings) -> Result<UnixStream, Error> {
+    settings.check()?;
     let mut attempts = Vec::new();
     let mut foreign = None;
     for path in &settings.paths {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jobcred_wire::SocketSearch;
 
+use crate::Error;
 use crate::owner::OwnerRule;
 use crate::platform;
 
@@ -28,6 +29,8 @@ type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 pub(crate) struct Settings {
     pub(crate) paths: Vec<PathBuf>,
     pub(crate) owner: OwnerRule,
+    /// What is wrong with the environment, said by whoever would connect.
+    mistake: Option<Error>,
     pub(crate) connect_timeout: Duration,
     pub(crate) timeout: Duration,
     clock: Option<Clock>,
@@ -93,12 +96,17 @@ impl Builder {
             (None, Some(search)) => search.paths(),
             (None, None) => platform::socket_search().paths(),
         };
+        let agent_uid = match self.agent_uid {
+            Some(uid) => Ok(Some(uid)),
+            None => platform::agent_uid(),
+        };
         Settings {
             paths,
             owner: OwnerRule {
                 own_uid: platform::own_uid(),
-                agent_uid: self.agent_uid.or_else(platform::agent_uid),
+                agent_uid: agent_uid.as_ref().ok().copied().flatten(),
             },
+            mistake: agent_uid.err(),
             connect_timeout: self.connect_timeout,
             timeout: self.timeout,
             clock: self.clock,
@@ -107,6 +115,14 @@ impl Builder {
 }
 
 impl Settings {
+    /// Whether they can be gone by.
+    ///
+    /// # Errors
+    /// `invalid`, with what is wrong.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.mistake.clone().map_or(Ok(()), Err)
+    }
+
     /// The wall clock in unix seconds.
     pub(crate) fn now(&self) -> i64 {
         self.clock

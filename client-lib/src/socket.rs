@@ -131,6 +131,7 @@ impl Pool {
 
 /// A new connection to the first agent that answers and may be trusted.
 fn open(settings: &Settings, deadline: Instant) -> Result<UnixStream, Error> {
+    settings.check()?;
     let mut attempts = Vec::new();
     let mut foreign = None;
     let limit = deadline.min(later(settings.connect_timeout));

@@ -44,7 +44,7 @@ pub(super) struct Arguments {
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Options for every command")]
 pub(super) struct GlobalOptions {
-    /// Read the configuration from FILE (`run`, `agent`, `explain`, `check`; the others take --socket or `JOBCRED_SOCKET`)
+    /// Read the configuration from FILE; commands that ask an agent take its `socket`
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace
@@ -146,6 +146,22 @@ Examples:
     /// Write the pages of the manual.
     #[command(hide = true)]
     Man(ManOptions),
+}
+
+impl Action {
+    /// Whether it is about an agent that runs already.
+    pub(super) fn asks_an_agent(&self) -> bool {
+        matches!(
+            self,
+            Self::Check(_)
+                | Self::Token(_)
+                | Self::Status(_)
+                | Self::Top(_)
+                | Self::Env
+                | Self::Wait(_)
+                | Self::Health(_)
+        )
+    }
 }
 
 #[derive(Args, Debug)]

@@ -1,6 +1,6 @@
 //! `jobcred env`: lines for a shell's `eval`.
 
-use jobcred_wire::SOCKET_VARIABLE;
+use jobcred_wire::{AGENT_UID_VARIABLE, SOCKET_VARIABLE};
 
 use super::arguments::GlobalOptions;
 use super::{exit, output, seek};
@@ -23,6 +23,10 @@ pub(super) fn env(global: &GlobalOptions) -> i32 {
         return exit::NO_AGENT;
     };
     let mut variables = vec![(SOCKET_VARIABLE.to_owned(), path.display().to_string())];
+    // Whoever needs it to trust the agent here needs it there.
+    if let Some(uid) = environment.get(AGENT_UID_VARIABLE) {
+        variables.push((AGENT_UID_VARIABLE.to_owned(), uid.to_owned()));
+    }
     variables.extend(with_loopback(&environment));
     for (name, value) in &variables {
         output::print(&format!("export {name}={}\n", quote(value)));

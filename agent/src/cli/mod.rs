@@ -33,7 +33,7 @@ use std::ffi::OsString;
 use clap::Parser as _;
 
 use self::arguments::{Action, Arguments};
-use crate::supervisor::{Ending, Entry};
+use crate::supervisor::{Ending, Entry, say};
 
 /// Does what the arguments say. How the process shall end.
 #[must_use]
@@ -46,7 +46,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, entry: Entry) -> Endi
             return Ending::Exited(error.exit_code());
         }
     };
-    let global = arguments.global;
+    let mut global = arguments.global;
+    if arguments.action.asks_an_agent()
+        && let Err(report) = seek::settle(&mut global)
+    {
+        say(&report);
+        return Ending::Exited(exit::USAGE);
+    }
     let code = match arguments.action {
         Action::Run(options) => return run::run(&global, options, entry),
         Action::Agent(options) => agent::agent(&global, &options, entry),

@@ -7,12 +7,27 @@ use jobcred_client::{Builder, Client, Error, ErrorKind};
 use jobcred_wire::{SOCKET_VARIABLE, SocketSearch};
 
 use super::arguments::GlobalOptions;
+use super::setup::Setup;
 use super::{exit, output};
+use crate::config::FILE_VARIABLE;
 use crate::platform::Environment;
 use crate::supervisor::say;
 
 /// Everything a subcommand may take, in all: the agent's own patience with Azure ends before.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Fills in the socket that the configuration file names, where neither a flag nor the variable does.
+///
+/// # Errors
+/// The report of all mistakes in the configuration, where there is a file.
+pub(super) fn settle(options: &mut GlobalOptions) -> Result<(), String> {
+    let environment = Environment::of_process();
+    let has_file = options.config.is_some() || environment.get(FILE_VARIABLE).is_some();
+    if options.socket.is_none() && environment.get(SOCKET_VARIABLE).is_none() && has_file {
+        options.socket = Setup::read(options)?.config.socket;
+    }
+    Ok(())
+}
 
 /// A client of the agent that `--socket` names, else of the one that every other client would find.
 pub(super) fn client(options: &GlobalOptions) -> Client {

@@ -16,6 +16,8 @@ use crate::token::{AccessToken, Identity};
 
 /// Why an expectation of the configuration holds.
 const CONFIG: &str = "the configuration expects it";
+/// Why an application that the configuration names is held to that.
+const CONFIGURED: &str = "the configuration names it";
 /// Why what earlier tokens said holds.
 const EARLIER: &str = "earlier tokens of this job had it";
 /// How many identities are remembered. A job uses a handful; beyond this an identity is still held to the name it was
@@ -228,9 +230,14 @@ impl Pin {
             found: wrong.as_str().to_owned(),
             why: match identity {
                 Identity::Job => format!("the strategy is {}", self.strategy),
+                Identity::Application { .. } => CONFIGURED.to_owned(),
                 named => format!("the request named {named}"),
             },
-            hint,
+            // The strategy is not what a request that names somebody is about.
+            hint: match identity {
+                Identity::Job | Identity::Application { .. } => hint,
+                _ => "The request names an identity, and the endpoint answered for another kind of principal: correct the name (SDKs take it from AZURE_CLIENT_ID), assign that identity to the compute, or ask without naming one.",
+            },
         })
     }
 
@@ -247,7 +254,6 @@ impl Pin {
         const CHECK_IDENTITY: &str = "The endpoint answered with another identity than the one it was asked for: check which identities are assigned to the compute.";
         const CHECK_TENANT: &str = "The issuer answered for another tenant than the one it was asked for: check the tenant's id.";
 
-        const CONFIGURED: &str = "the configuration names it";
         const CHECK_APPLICATION: &str = "The issuer answered for another application or tenant than the configured one: check `federated` and `authority_host`.";
         if let Identity::Application {
             client_id,

@@ -18,6 +18,7 @@ from ._errors import (
     AgentGoneError,
     AgentNotFoundError,
     DeniedError,
+    InvalidRequestError,
     JobCredentialError,
     TransientError,
     UntrustedAgentError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 # sun_path of Linux is 108 bytes with the zero that ends it.
 MAX_PATH_BYTES: Final = 107
+MAX_UID: Final = 4294967295
 CHUNK_BYTES: Final = 16 * 1024
 # Below the 30 s after which an agent closes an idle connection.
 MAX_IDLE_SECONDS: Final = 25.0
@@ -130,6 +132,8 @@ def connect(explicit: str | None) -> Steps[Connection]:
     """Connects to the first place where an agent answers whose owner can be trusted."""
     if sys.platform != "linux":
         raise no_agent_on(sys.platform)
+    # A mistake in it is said whatever is found.
+    _agent_uid()
     tried = []
     untrusted: UntrustedAgentError | None = None
     is_closed_to_us = False
@@ -185,12 +189,23 @@ def _nobody(tried: list[str], *, is_closed_to_us: bool) -> JobCredentialError:
     )
 
 
+def _agent_uid() -> int | None:
+    """The uid in ``JOBCRED_AGENT_UID``, if there is one."""
+    text = os.environ.get("JOBCRED_AGENT_UID", "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= MAX_UID):
+        # Whoever set it means somebody.
+        raise InvalidRequestError(
+            f"JOBCRED_AGENT_UID is no uid: it takes a number from 0 to {MAX_UID}.",
+            hint="Set it to the uid that the agent runs as, or to nothing.",
+        )
+    return int(text)
+
+
 def _check_owner(sock: _socket.socket, path: str) -> None:
     own = os.geteuid()
-    allowed = {own, 0}
-    extra = os.environ.get("JOBCRED_AGENT_UID", "").strip()
-    if extra.isascii() and extra.isdigit() and len(extra) <= 10:
-        allowed.add(int(extra))
+    allowed = {own, 0, _agent_uid()}
     # struct ucred: pid, uid, gid as 32-bit integers. For the side that connects, the kernel noted them at listen().
     credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
     uid = int.from_bytes(credentials[4:8], sys.byteorder)

@@ -5,7 +5,7 @@ use std::fs;
 use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, Secrets};
 use serde_json::Value;
 
-use crate::support::World;
+use crate::support::{World, binary};
 
 fn cluster() -> (AzureMl, World) {
     let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
@@ -499,4 +499,92 @@ fn the_sandbox_is_marked_and_apart() {
         .env("JOBCRED_STRATEGY", "sandbox")
         .run();
     assert_eq!(sneaked.code, Some(2));
+}
+
+#[test]
+fn a_uid_to_trust_that_is_none_is_a_mistake_that_every_client_names() {
+    let (aml, world) = cluster();
+    let _agent = world.agent();
+    let helper = binary("docker-credential-jobcred");
+    for (value, names_it) in [("12x", true), ("-1", true), (" ", false), ("0", false)] {
+        for arguments in [
+            &["token"][..],
+            &["status"],
+            &["wait"],
+            &["health", "--ready"],
+        ] {
+            let call = world.jobcred(arguments).env("JOBCRED_AGENT_UID", value);
+            let output = call.declared().run();
+            let code = if names_it { 2 } else { 0 };
+            let case = format!("{value:?} {arguments:?}: {}", output.stderr);
+            assert_eq!(output.code, Some(code), "{case}");
+            let said = output.stderr.contains("JOBCRED_AGENT_UID is no uid");
+            assert_eq!(said, names_it, "{case}");
+        }
+    }
+    let refused = world
+        .call(&helper, &["get"])
+        .env("JOBCRED_AGENT_UID", "12x")
+        .input("registry.azurecr.io")
+        .run();
+    let said = refused.stdout + &refused.stderr;
+    assert_ne!(refused.code, Some(0));
+    assert!(said.contains("JOBCRED_AGENT_UID is no uid"), "{said}");
+    assert_eq!(aml.requests().len(), 1);
+}
+
+#[test]
+fn what_a_shell_needs_to_trust_the_agent_is_passed_on() {
+    let (_aml, world) = cluster();
+    let _agent = world.agent();
+    let output = world
+        .jobcred(&["env"])
+        .env("JOBCRED_AGENT_UID", "65532")
+        .run()
+        .succeeded();
+    assert!(
+        output.stdout.contains("export JOBCRED_AGENT_UID='65532'\n"),
+        "{}",
+        output.stdout
+    );
+    let without = world.jobcred(&["env"]).run().succeeded();
+    assert!(!without.stdout.contains("JOBCRED_AGENT_UID"));
+}
+
+#[test]
+fn the_socket_of_the_configuration_file_is_where_every_command_asks() {
+    let (_aml, world) = cluster();
+    let socket = world.path().join("elsewhere").join("agent.sock");
+    let file = world.path().join("jobcred.toml");
+    fs::write(&file, format!("socket = \"{}\"\n", socket.display())).unwrap();
+    let file = file.display().to_string();
+    let agent = world
+        .jobcred(&["agent", "--config", &file])
+        .env("JOBCRED_SOCKET", "")
+        .start();
+    agent.wait_for_stderr("listening at");
+    assert!(socket.exists());
+    for arguments in [
+        &["token"][..],
+        &["status"],
+        &["wait", "--timeout", "1"],
+        &["health", "--ready"],
+        &["env"],
+    ] {
+        let by_flag = world.jobcred(arguments).args(&["--config", &file]);
+        by_flag.env("JOBCRED_SOCKET", "").run().succeeded();
+        let by_variable = world.jobcred(arguments).env("JOBCRED_CONFIG", &file);
+        by_variable.env("JOBCRED_SOCKET", "").run().succeeded();
+        // A variable beats the file, here as everywhere.
+        let by_both = world.jobcred(arguments).env("JOBCRED_CONFIG", &file);
+        assert_ne!(by_both.run().code, Some(0), "{arguments:?}");
+    }
+    fs::write(world.path().join("broken.toml"), "sockt = 1\n").unwrap();
+    let broken = world.path().join("broken.toml").display().to_string();
+    let output = world
+        .jobcred(&["status", "--config", &broken])
+        .env("JOBCRED_SOCKET", "")
+        .run();
+    assert_eq!(output.code, Some(2), "{}", output.stderr);
+    assert!(output.stderr.contains("sockt"), "{}", output.stderr);
 }

@@ -255,6 +255,32 @@ fn a_named_identity_is_held_to_its_name() {
 }
 
 #[test]
+fn a_refusal_of_what_the_request_named_speaks_of_the_request() {
+    let pin = pin(Strategy::ComputeIdentity);
+    let user = token(&json!({"oid": A, "idtyp": "user"}));
+    let hint = |identity: &Identity| {
+        let error = pin.check(identity, None, &user).unwrap_err();
+        error.hint().unwrap().to_owned()
+    };
+    let named = hint(&Identity::ClientId(B.to_owned()));
+    assert!(named.starts_with("The request names"), "{named}");
+    assert!(!named.contains("strategy"), "{named}");
+    assert!(hint(&Identity::Job).contains("set strategy"));
+}
+
+#[test]
+fn only_what_earlier_tokens_said_is_a_matter_of_jobcreds_own() {
+    let pin = pin(Strategy::SystemIdentity);
+    let refused = |claims: &Value| pin.check(&Identity::Job, None, &token(claims)).unwrap_err();
+    // What was announced is the platform's word.
+    assert!(!refused(&json!({"oid": A, "idtyp": "user"})).is_disputed());
+    pin.check(&Identity::Job, None, &token(&app(A, A))).unwrap();
+    let error = refused(&app(A, B));
+    assert_eq!(error.kind(), ErrorCode::Rejected);
+    assert!(error.is_disputed(), "{error}");
+}
+
+#[test]
 fn each_identity_has_a_pin_of_its_own() {
     let pin = pin(Strategy::ComputeIdentity);
     let named = Identity::ClientId(B.to_owned());
