@@ -53,7 +53,8 @@ fn render(status: &Status, now: i64) -> String {
         ) {
             (true, true) => "yes: every declared token is there",
             (true, false) => "yes: no token is declared, so none is waited for",
-            (false, _) => "no: a declared token is missing",
+            (false, true) => "no: a declared token is missing",
+            (false, false) => "no: this agent gives no tokens; `jobcred explain` says why",
         }
         .to_owned(),
     ));
@@ -67,6 +68,7 @@ fn render(status: &Status, now: i64) -> String {
             },
         ));
     }
+    rows.push(("leases", leases(status.leases)));
     rows.push(("callers", callers(status)));
     for (name, count) in [
         ("throttled", status.throttles),
@@ -76,6 +78,9 @@ fn render(status: &Status, now: i64) -> String {
         if count > 0 {
             rows.push((name, format!("{count} {}", times(count))));
         }
+    }
+    if let Some(fault) = &status.clock {
+        rows.push(("clock", plain(fault)));
     }
     if let Some(error) = &status.last_upstream_error {
         rows.push(("last error", failure(error, now)));
@@ -126,6 +131,15 @@ fn times(count: u64) -> &'static str {
     if count == 1 { "time" } else { "times" }
 }
 
+/// Who counts on the agent and keeps it alive. A sidecar lives without.
+fn leases(count: u64) -> String {
+    match count {
+        0 => "none: nobody's end is the end of this agent".to_owned(),
+        1 => "1 run, or program that has joined, counts on this agent".to_owned(),
+        _ => format!("{count} runs, and programs that have joined, share this agent"),
+    }
+}
+
 /// How many, and the ranks among them: who looks for the one that asks too often finds it with `top`.
 fn callers(status: &Status) -> String {
     let ranks = status
@@ -161,6 +175,7 @@ mod tests {
             pid: 7,
             strategy: "compute-identity".to_owned(),
             started_on: 1_000,
+            leases: 3,
             ready: true,
             runway: Some(7_260),
             tokens: vec![TokenStatus {
@@ -180,12 +195,16 @@ mod tests {
                 }),
                 ..TokenStatus::default()
             }],
+            clock: Some("this machine's clock says 1970\u{1b}[2J".to_owned()),
             ..Status::default()
         };
         let text = render(&status, 1_060);
         for part in [
             "agent     1.2.3, pid 7, up 1 min\n",
+            "ready     yes: no token is declared, so none is waited for\n",
             "runway    2 h 1 min: ",
+            "leases    3 runs, and programs that have joined, share this agent\n",
+            "clock     this machine's clock says 1970 [2J\n",
             "token https://storage.azure.com\n",
             "  life left   2 h 1 min\n",
             "3 times from memory; 1 fetched, 0 failed",
@@ -193,5 +212,17 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
+    }
+    #[test]
+    fn an_agent_without_tokens_misses_none() {
+        let text = render(&Status::default(), 1_060);
+        for part in ["ready     no: this agent gives no tokens", "leases    none"] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        let alone = Status {
+            leases: 1,
+            ..Status::default()
+        };
+        assert!(render(&alone, 0).contains("leases    1 run, or program"));
     }
 }

@@ -84,10 +84,11 @@ fn heading<'a>(view: &View, now: i64) -> Vec<Line<'a>> {
     let mut lines = vec![Line::from(vec![
         Span::styled(format!("jobcred {}", plain(&status.version)), bold),
         Span::raw(format!(
-            "   pid {}   up {}   {}",
+            "   pid {}   up {}   {}   leases {}",
             status.pid,
             span(now.saturating_sub(status.started_on)),
-            plain(&status.strategy)
+            plain(&status.strategy),
+            status.leases
         )),
     ])];
     lines.push(Line::from(principal(status)));
@@ -101,7 +102,8 @@ fn heading<'a>(view: &View, now: i64) -> Vec<Line<'a>> {
     ) {
         (true, true) => "   every declared token is there",
         (true, false) => "",
-        (false, _) => "   NOT READY: a declared token is missing",
+        (false, true) => "   NOT READY: a declared token is missing",
+        (false, false) => "   NOT READY: this agent gives no tokens",
     };
     lines.push(Line::from(format!(
         "{runway}{ready}   throttled {}   denied {}   restarts {}",

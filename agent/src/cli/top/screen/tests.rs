@@ -14,6 +14,7 @@ fn busy() -> Status {
         pid: 42,
         strategy: "compute-identity".to_owned(),
         started_on: NOW - 3_600,
+        leases: 8,
         ready: true,
         runway: Some(43_200),
         principal: Some(PrincipalClaims {
@@ -70,7 +71,7 @@ fn everything_is_on_the_screen() {
     view.learn(busy());
     let text = picture(&view, 110, 30);
     for part in [
-        "jobcred 1.2.3   pid 42   up 1 h   compute-identity",
+        "jobcred 1.2.3   pid 42   up 1 h   compute-identity   leases 8",
         "object id 11111111-2222-3333-4444-555555555555",
         "runway 12 h   throttled 5   denied 0",
         "https://storage.azure.com",
@@ -82,6 +83,17 @@ fn everything_is_on_the_screen() {
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+}
+
+#[test]
+fn an_agent_that_gives_no_tokens_misses_none() {
+    let mut view = View::default();
+    view.learn(Status::default());
+    let text = picture(&view, 110, 30);
+    assert!(
+        text.contains("NOT READY: this agent gives no tokens"),
+        "{text}"
+    );
 }
 
 #[test]
