@@ -148,8 +148,13 @@ pub(crate) fn wait_until(mut holds: impl FnMut() -> bool) {
 /// Waits until a process that is not our child has ended.
 pub(crate) fn wait_for_end(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else {
-        return;
+    let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(descriptor) => descriptor,
+        Err(error) => {
+            // Any other one says nothing of the process.
+            assert_eq!(error, rustix::io::Errno::SRCH);
+            return;
+        }
     };
     let mut wait = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
     let ended = poll(&mut wait, PollTimeout::from(10_000_u16)).unwrap();

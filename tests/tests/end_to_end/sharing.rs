@@ -277,10 +277,9 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         .run()
         .succeeded();
     let place = run.stdout.lines().next().unwrap().to_owned();
-    if place != world.socket().to_str().unwrap() {
-        assert!(run.stderr.contains("already answers"), "{}", run.stderr);
-        assert!(!PathBuf::from(&place).exists(), "its socket goes with it");
-    }
+    assert_ne!(place, world.socket().to_str().unwrap());
+    assert!(run.stderr.contains("already answers"), "{}", run.stderr);
+    assert!(!PathBuf::from(&place).exists(), "its socket goes with it");
     agent.is_unharmed();
 
     let inode = fs::symlink_metadata(world.socket()).unwrap().ino();
