@@ -33,6 +33,7 @@ type Sink = dyn Fn(&[u8]) + Send + Sync;
 
 struct Inner {
     clock: Clock,
+    agent: String,
     write: Box<Sink>,
     /// By [`Event::kind`].
     allowances: Mutex<[Allowance; KINDS]>,
@@ -105,6 +106,7 @@ pub enum Event<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     time: String,
+    agent: &'a str,
     #[serde(flatten)]
     body: Body<'a>,
     /// Events of this kind that were not written since the last one that was.
@@ -177,14 +179,18 @@ enum Body<'a> {
         denials: u64,
         restarts: u32,
     },
+    Gap {
+        lines: u64,
+    },
 }
 
 impl Journal {
-    /// A journal whose lines go to `write`, which must not wait.
+    /// A journal whose lines go to `write`, which must not wait. Each says that it is `agent`'s: others may write beside it.
     #[must_use]
-    pub fn new(clock: Clock, write: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+    pub fn new(clock: Clock, agent: String, write: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(Inner {
             clock,
+            agent,
             write: Box::new(write),
             allowances: Mutex::default(),
         })))
@@ -210,16 +216,28 @@ impl Journal {
                 }
             }
         };
-        let line = Line {
-            time: rfc3339(now),
-            body: event.body(now),
-            skipped,
-        };
-        if let Ok(mut text) = serde_json::to_vec(&line) {
-            text.push(b'\n');
+        if let Some(text) = line(now, &inner.agent, event.body(now), skipped) {
             (inner.write)(&text);
         }
     }
+}
+
+/// The line in place of `lines` of them that were lost.
+#[must_use]
+pub fn gap(clock: &Clock, agent: &str, lines: u64) -> Vec<u8> {
+    line(clock.now(), agent, Body::Gap { lines }, 0).unwrap_or_default()
+}
+
+fn line(now: UnixTime, agent: &str, body: Body<'_>, skipped: u64) -> Option<Vec<u8>> {
+    let line = Line {
+        time: rfc3339(now),
+        agent,
+        body,
+        skipped,
+    };
+    let mut text = serde_json::to_vec(&line).ok()?;
+    text.push(b'\n');
+    Some(text)
 }
 
 impl fmt::Debug for Journal {
@@ -405,7 +423,7 @@ mod tests {
     use jobcred_wire::{ErrorCode, Explanation, Status};
     use serde_json::Value;
 
-    use super::{Allowance, BURST, Event, Journal, SECONDS_EACH, tame};
+    use super::{Allowance, BURST, Event, Journal, SECONDS_EACH, gap, tame};
     use crate::broker::Key;
     use crate::error::TokenError;
     use crate::platform::{Clock, UnixTime};
@@ -417,6 +435,7 @@ mod tests {
         let sink = Arc::clone(&written);
         let journal = Journal::new(
             Clock::with_runtime(UnixTime::from_secs(1_800_000_000)),
+            "a1".to_owned(),
             move |line| sink.lock().unwrap().extend_from_slice(line),
         );
         (journal, written)
@@ -485,13 +504,23 @@ mod tests {
         assert!(
             lines
                 .iter()
-                .all(|line| line["time"] == "2027-01-15T08:00:00Z")
+                .all(|line| line["time"] == "2027-01-15T08:00:00Z" && line["agent"] == "a1")
         );
         assert_eq!(lines[0]["restarts"], 2);
         assert_eq!(lines[1]["renewed"], true);
         assert_eq!(lines[2]["message"], "no such identity");
         assert_eq!(lines[2]["issuer_code"], "AADSTS1");
         assert_eq!(lines[4]["retry_after"], 9);
+    }
+
+    #[test]
+    fn a_gap_is_a_line_like_any_other() {
+        let clock = Clock::with_runtime(UnixTime::from_secs(1_800_000_000));
+        let text = String::from_utf8(gap(&clock, "a1", 7)).unwrap();
+        assert_eq!(
+            text,
+            "{\"time\":\"2027-01-15T08:00:00Z\",\"agent\":\"a1\",\"event\":\"gap\",\"lines\":7}\n"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -66,7 +67,7 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions, mut entry: En
     // memory, its environment or its descriptors.
     let _ = set_dumpable(false);
     let log = super::log::init(&beginning.setup.config, agent.is_of_a_job());
-    let (journal, job_log) = super::log::journal(&beginning.setup, agent);
+    let (journal, job_log) = super::log::journal(&beginning, agent);
     beginning.setup.outside.journal = journal;
     beginning.setup.outside.restarts = agent.restarts;
     allow_connections();
@@ -80,11 +81,13 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions, mut entry: En
             return exit::INTERNAL;
         }
     };
-    let code = runtime.block_on(serve(&mut beginning, inherited, agent));
+    // A sidecar and a program that has joined have no COMMAND.
+    let is_over = Arc::new(AtomicBool::new(agent.supervised.is_none()));
+    let code = runtime.block_on(serve(&mut beginning, inherited, agent, &is_over));
     // A name that is being looked up, say, is not waited for.
     runtime.shutdown_background();
     if let Some(job_log) = job_log {
-        job_log.flush();
+        job_log.end(is_over.load(Ordering::Acquire));
     }
     log.flush();
     code
@@ -140,7 +143,13 @@ fn allow_connections() {
     }
 }
 
-async fn serve(beginning: &mut Beginning, inherited: Inherited, options: &AgentOptions) -> i32 {
+/// Serves to the end. `is_over` becomes true when the supervisor says that COMMAND has ended.
+async fn serve(
+    beginning: &mut Beginning,
+    inherited: Inherited,
+    options: &AgentOptions,
+    is_over: &Arc<AtomicBool>,
+) -> i32 {
     let supervised = options.is_of_a_job();
     // Signals are caught before anything can be asked for, so that none ends the process half-way.
     let (stop, mut stopped) = watch::channel(false);
@@ -155,7 +164,7 @@ async fn serve(beginning: &mut Beginning, inherited: Inherited, options: &AgentO
         return exit::INTERNAL;
     }
     let leases = Leases::new();
-    if let Err(error) = begin_tenure(&leases, inherited.lease, options, stop) {
+    if let Err(error) = begin_tenure(&leases, inherited.lease, options, stop, is_over) {
         say(&format!("cannot watch the supervisor: {error}"));
         return exit::INTERNAL;
     }
@@ -234,10 +243,11 @@ fn begin_tenure(
     supervisor: Option<UnixStream>,
     options: &AgentOptions,
     stop: watch::Sender<bool>,
+    is_over: &Arc<AtomicBool>,
 ) -> std::io::Result<()> {
     let tenure = Tenure::new(Arc::clone(leases), options.place.clone(), stop);
     match (supervisor, options.linger) {
-        (Some(connection), _) => tenure.begin_with_supervisor(connection),
+        (Some(connection), _) => tenure.begin_with_supervisor(connection, Arc::clone(is_over)),
         (None, Some(seconds)) => {
             tenure.begin_alone(Duration::from_secs(seconds));
             Ok(())

@@ -206,6 +206,12 @@ pub(super) struct AgentOptions {
     /// Where COMMAND runs: the job's log goes below it, as the configuration says.
     #[arg(long, hide = true, value_name = "DIR")]
     pub(super) directory: Option<PathBuf>,
+    /// Write the job's log while COMMAND runs, too.
+    #[arg(long, hide = true)]
+    pub(super) live_log: bool,
+    /// What the lines of this job's agents have in common in the job's log.
+    #[arg(long, hide = true, value_name = "ID")]
+    pub(super) log_id: Option<String>,
     /// Answer every request with an error: the agent before this one kept ending.
     #[arg(long, hide = true, requires = "supervised")]
     pub(super) refuse: bool,

@@ -1,19 +1,24 @@
 //! The agent's log, on stderr.
 
+mod file;
 mod job;
+mod kept;
 mod lossy;
 
 use std::io::{self, Write, stderr};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing_subscriber::EnvFilter;
 
-use self::job::{Marks, Place, Rolling};
+use self::job::{JobFile, Marks, Place};
 use self::lossy::Lossy;
 use super::arguments::AgentOptions;
 use super::setup::Setup;
-use crate::config::{Config, LogFormat};
-use crate::journal::Journal;
+use super::supervised::Beginning;
+use crate::config::{Config, JobLog, LogFormat};
+use crate::journal::{self, Journal};
 
 /// What is left of the log to do at the end: [`Log::flush`].
 #[derive(Debug)]
@@ -26,7 +31,7 @@ pub(super) fn init(config: &Config, supervised: bool) -> Log {
     let default = if supervised { "warn" } else { "info" };
     let filter = EnvFilter::try_new(config.log.as_deref().unwrap_or(default))
         .unwrap_or_else(|_| EnvFilter::new(default));
-    let gap = |lost| format!("jobcred: {lost} lines of the log were dropped here\n");
+    let gap = |lost| format!("jobcred: {lost} lines of the log were dropped here\n").into_bytes();
     let lossy = Lossy::start(|| Unlocked, gap);
     let writer = lossy.clone();
     let builder = tracing_subscriber::fmt()
@@ -41,32 +46,77 @@ pub(super) fn init(config: &Config, supervised: bool) -> Log {
     Log(lossy)
 }
 
-/// The journal that goes to the job's log, and what is left of that to do at the end; neither where there shall be none.
-pub(super) fn journal(setup: &Setup, options: &AgentOptions) -> (Journal, Option<Log>) {
+/// Whether the job's log may be written while COMMAND runs. To be asked in its directory before it begins.
+pub(super) fn is_live(setup: &Setup) -> bool {
+    setup.config.job_log == JobLog::Auto && job::is_uploaded(&setup.outside.environment)
+}
+
+/// What tells the lines of one agent, and of those that are started again in its place, from the lines of others.
+pub(super) fn new_id() -> String {
+    let number = getrandom::u32().unwrap_or_else(|_| std::process::id());
+    format!("{number:08x}")
+}
+
+/// The job's log, and what is left of it to do at the end.
+#[derive(Debug)]
+pub(super) struct AgentLog {
+    log: Log,
+    is_over: Arc<AtomicBool>,
+}
+
+/// The journal that goes to the job's log, and the latter; neither where there shall be none.
+pub(super) fn journal(
+    beginning: &Beginning,
+    options: &AgentOptions,
+) -> (Journal, Option<AgentLog>) {
+    let setup = &beginning.setup;
     let here = std::path::absolute(".").ok();
     // A name is only wanted to tell machines apart.
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let is_of_a_job = options.is_of_a_job();
     let marks = Marks {
-        directory: if options.is_of_a_job() {
+        directory: if is_of_a_job {
             options.directory.as_deref()
         } else {
             here.as_deref()
         },
         is_job: options.supervised.is_some(),
-        pid: options
-            .supervised
-            .unwrap_or_else(|| std::process::id().cast_signed()),
-        socket: setup.config.socket.as_deref(),
+        is_uploaded: if is_of_a_job {
+            options.live_log
+        } else {
+            is_live(setup)
+        },
         host: &host,
+        uid: setup.outside.own_uid,
     };
     let Some(place) = Place::of(&setup.config.job_log, &setup.outside.environment, marks) else {
         return (Journal::default(), None);
     };
-    let gap = |lost| format!("{{\"event\":\"gap\",\"lines\":{lost}}}\n");
-    let lossy = Lossy::start(move || Rolling::new(place), gap);
+    let id = options.log_id.clone().unwrap_or_else(new_id);
+    let gap = {
+        let (clock, id) = (setup.outside.clock.clone(), id.clone());
+        move |lost| journal::gap(&clock, &id, lost)
+    };
+    let is_over = Arc::new(AtomicBool::new(false));
+    let is_first = options.restarts == 0 && !beginning.is_decided();
+    let file = {
+        let (is_over, gap) = (Arc::clone(&is_over), gap.clone());
+        move || JobFile::new(place, is_first, is_over, gap)
+    };
+    let lossy = Lossy::start(file, gap);
     let writer = lossy.clone();
-    let journal = Journal::new(setup.outside.clock.clone(), move |line| writer.take(line));
-    (journal, Some(Log(lossy)))
+    let clock = setup.outside.clock.clone();
+    let journal = Journal::new(clock, id, move |line| writer.take(line));
+    let log = Log(lossy);
+    (journal, Some(AgentLog { log, is_over }))
+}
+
+impl AgentLog {
+    /// Writes the last lines, but does not wait long. `is_over`: whether it is known that nobody works in the directory any more.
+    pub(super) fn end(&self, is_over: bool) {
+        self.is_over.store(is_over, Ordering::Release);
+        self.log.flush();
+    }
 }
 
 impl Log {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::arguments::GlobalOptions;
+use super::log;
 use super::setup::Setup;
 use crate::platform::Environment;
 use crate::strategy::ProbeResult;
@@ -37,6 +38,7 @@ pub(super) fn recipe(
     add("--announce", what.map(Into::into));
     // The agent is started from another directory.
     add("--directory", std::path::absolute(".").ok().map(Into::into));
+    add("--log-id", Some(log::new_id().into()));
     // Read only where there is no record. The agent is started from another directory.
     let file = setup.file.as_ref();
     let path = file.and_then(|file| std::path::absolute(&file.name).ok());
@@ -45,6 +47,9 @@ pub(super) fn recipe(
     add("--strategy", options.strategy.clone().map(Into::into));
     if options.sandbox {
         arguments.push("--sandbox".into());
+    }
+    if log::is_live(setup) {
+        arguments.push("--live-log".into());
     }
     Recipe {
         arguments,

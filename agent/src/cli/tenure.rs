@@ -8,6 +8,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,7 +19,7 @@ use crate::front::claim::ONCE;
 use crate::front::election::{Cleared, clear_place};
 use crate::front::leases::{Lease, Leases};
 use crate::front::socket::SocketFile;
-use crate::supervisor::{ALONE, OTHERS, STAYS};
+use crate::supervisor::{ALONE, ENDED, OTHERS, STAYS};
 
 /// The pauses before it is tried again to end, where somebody claims the place and has no lease yet: the first and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -49,12 +50,16 @@ impl Tenure {
         }
     }
 
-    /// Begins with the supervisor's lease.
-    pub(super) fn begin_with_supervisor(self, connection: StdStream) -> std::io::Result<()> {
+    /// Begins with the supervisor's lease. `is_over` becomes true when it says that COMMAND has ended.
+    pub(super) fn begin_with_supervisor(
+        self,
+        connection: StdStream,
+        is_over: Arc<AtomicBool>,
+    ) -> std::io::Result<()> {
         connection.set_nonblocking(true)?;
         let connection = UnixStream::from_std(connection)?;
         let lease = self.leases.enter(Duration::ZERO);
-        tokio::spawn(self.clone().attend(connection, lease));
+        tokio::spawn(self.clone().attend(connection, lease, is_over));
         tokio::spawn(self.watch());
         Ok(())
     }
@@ -66,7 +71,7 @@ impl Tenure {
     }
 
     /// Tells the supervisor whether others count on this agent, so that it knows how to take its leave, and sees it go.
-    async fn attend(self, mut connection: UnixStream, lease: Lease) {
+    async fn attend(self, mut connection: UnixStream, lease: Lease, is_over: Arc<AtomicBool>) {
         let mut count = self.leases.watch();
         let mut said = ALONE;
         let mut buffer = [0; 16];
@@ -83,7 +88,11 @@ impl Tenure {
             tokio::select! {
                 _ = count.changed() => {}
                 read = connection.read(&mut buffer) => {
-                    if !read.is_ok_and(|length| length > 0) {
+                    let length = read.unwrap_or(0);
+                    if buffer.iter().take(length).any(|said| *said == ENDED) {
+                        is_over.store(true, Ordering::Release);
+                    }
+                    if length == 0 {
                         break;
                     }
                 }

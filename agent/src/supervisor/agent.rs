@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -32,6 +32,8 @@ pub const OTHERS: u8 = b'+';
 pub const ALONE: u8 = b'-';
 /// See [`OTHERS`].
 pub const STAYS: u8 = b'=';
+/// What the supervisor says over it before it takes its leave, unless it was killed: COMMAND has ended.
+pub const ENDED: u8 = b'.';
 /// An agent that lived this long was healthy: its death is a new story.
 pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 /// The longest wait before another try.
@@ -193,12 +195,15 @@ impl Agent {
         self.said == STAYS
     }
 
-    /// Gives up the lease on it. It ends, unless others count on it; then it says so.
-    pub(super) fn leave(&mut self) {
-        let told = self
-            .lease
-            .as_ref()
-            .is_some_and(|lease| lease.shutdown(Shutdown::Write).is_ok());
+    /// Gives up the lease on it, and says whether COMMAND `has_ended`. It ends, unless others count on it; then it says so.
+    pub(super) fn leave(&mut self, has_ended: bool) {
+        let told = self.lease.as_ref().is_some_and(|mut lease| {
+            if has_ended {
+                // Does not block, and there is room for a byte.
+                let _ = lease.write(&[ENDED]);
+            }
+            lease.shutdown(Shutdown::Write).is_ok()
+        });
         if !told {
             self.signal(Signal::SIGTERM);
         }

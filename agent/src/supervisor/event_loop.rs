@@ -81,7 +81,7 @@ pub fn run(mut plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Endin
         Err(failure) if failure.is_for_want_of_room && !plan.required => {
             // What we hold may be what COMMAND lacks.
             if let Ok(mut supervisor) = watch {
-                supervisor.end_service();
+                supervisor.leave_service(false);
             }
             let failure = command::become_it(&plan, &entry, &failure);
             say(&failure.message);
@@ -321,12 +321,17 @@ impl Supervisor {
         }
     }
 
-    /// Takes leave of the agent. COMMAND's status is known by now, and is not kept waiting long.
+    /// Takes leave of the agent after COMMAND, or in place of it.
     fn end_service(&mut self) {
+        self.leave_service(true);
+    }
+
+    /// Takes leave of the agent, and tells it whether COMMAND `has_ended`. It is not waited for long.
+    fn leave_service(&mut self, has_ended: bool) {
         let Some(service) = &mut self.service else {
             return;
         };
-        service.leave();
+        service.leave(has_ended);
         while self
             .service
             .as_ref()

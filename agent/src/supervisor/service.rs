@@ -283,8 +283,8 @@ impl Service {
         self.timer.start(wait);
     }
 
-    /// COMMAND has ended: the agent may end, unless others count on it. COMMAND's status is known, and is not kept waiting long.
-    pub(super) fn leave(&mut self) {
+    /// The agent may end, unless others count on it. Where COMMAND `has_ended` its status is known, and is not kept waiting long.
+    pub(super) fn leave(&mut self, has_ended: bool) {
         self.timer.stop();
         self.timer.clear();
         // Before the agent looks whether anybody claims its place.
@@ -295,7 +295,7 @@ impl Service {
             return;
         }
         self.phase = Phase::Leaving;
-        self.agent.leave();
+        self.agent.leave(has_ended);
         self.timer.start(AGENT_END_TIMEOUT);
     }
 

@@ -240,6 +240,39 @@ fn with_few_processes() {
     assert_eq!(output.status.code(), Some(126), "{}", text(&output.stderr));
 }
 
+/// Needs root, as above. An agent that was there for declared resources makes place for COMMAND, which finds nothing of it.
+#[test]
+fn a_command_that_takes_over_finds_its_directory_as_it_was() {
+    assert!(nix::unistd::geteuid().is_root(), "run this as root");
+    let place = Place::new();
+    let everybody = || std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(place.file(""), everybody()).unwrap();
+    let mut taken_over = 0;
+    for most in 1..10 {
+        let work = place.file(&format!("work{most}"));
+        fs::create_dir(&work).unwrap();
+        fs::set_permissions(&work, everybody()).unwrap();
+        let limit = format!("--nproc={most}:{most}");
+        let mut run = place.command("setpriv");
+        run.args(["--reuid=54321", "--clear-groups", "prlimit", &limit, BINARY])
+            .args(RUN)
+            .args(["/bin/mkdir", "logs"])
+            .env("AZUREML_RUN_ID", "run-1")
+            .env("JOBCRED_RESOURCES", "https://storage.azure.com")
+            .env_remove("JOBCRED_JOB_LOG")
+            .current_dir(&work);
+        let output = run.output().unwrap();
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{limit}: {errors}");
+        let is_held = !errors.contains("cannot start the agent");
+        taken_over += usize::from(is_held && errors.contains("in place of jobcred"));
+    }
+    assert!(
+        taken_over > 0,
+        "COMMAND never had to take over from an agent"
+    );
+}
+
 #[test]
 fn with_an_environment_as_large_as_there_can_be() {
     let place = Place::new();

@@ -1,7 +1,5 @@
 //! What a job leaves behind: the summary when it fails, and the log.
 
-use std::fs;
-
 use jobcred_tests::{AzureMl, AzureMlOptions, Behavior};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -131,47 +129,4 @@ fn a_users_job_is_logged_by_ids_alone() {
     assert_eq!(principal["kind"], "user");
     assert!(principal["object_id"].is_string());
     assert!(!log.iter().any(|line| line.to_string().contains("someone")));
-}
-
-#[test]
-fn the_working_directorys_logs_get_one_file_and_the_rest_is_left_alone() {
-    let (_aml, world) = cluster();
-    let logs = world.path().join("logs");
-    fs::create_dir(&logs).unwrap();
-    fs::write(logs.join("train.log"), "mine\n").unwrap();
-    let script = format!("cd {}; exec \"$@\"", world.path().display());
-    let run = |directory: &str| {
-        world
-            .call(
-                std::path::Path::new("/bin/sh"),
-                &[
-                    "-c",
-                    &script,
-                    "sh",
-                    &binary("jobcred").display().to_string(),
-                    "run",
-                    "--",
-                    "sh",
-                    "-c",
-                    &asking("exit 0"),
-                ],
-            )
-            .env("JOBCRED_JOB_LOG", directory)
-            .run()
-            .succeeded()
-    };
-    run("off");
-    assert_eq!(fs::read_dir(&logs).unwrap().count(), 1);
-    run("auto");
-    assert_eq!(
-        fs::read_to_string(logs.join("train.log")).unwrap(),
-        "mine\n"
-    );
-    let files: Vec<_> = fs::read_dir(logs.join("jobcred"))
-        .unwrap()
-        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
-        .collect();
-    assert_eq!(files.len(), 1);
-    assert!(files[0].lines().count() >= 3, "{}", files[0]);
-    assert!(files[0].contains(r#""event":"token""#), "{}", files[0]);
 }

@@ -16,6 +16,7 @@ mod commands;
 mod federation;
 mod grant;
 mod harness;
+mod job_directory;
 mod job_log;
 mod kubernetes;
 mod leases;

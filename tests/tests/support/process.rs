@@ -114,6 +114,11 @@ impl Process {
         self.stdout.wait_for(&self.name, text);
     }
 
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
     /// What it has written to standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.text()

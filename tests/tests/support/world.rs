@@ -63,6 +63,11 @@ impl World {
         self.path().join("job-logs")
     }
 
+    /// A working directory for a COMMAND.
+    pub fn work(&self) -> PathBuf {
+        self.path().join("work")
+    }
+
     /// All lines of the jobs' logs so far.
     #[track_caller]
     pub fn job_log(&self) -> Vec<serde_json::Value> {
@@ -75,13 +80,20 @@ impl World {
     }
 
     fn read_job_logs(&self) -> Vec<u8> {
-        let Ok(entries) = fs::read_dir(self.job_logs()) else {
-            return Vec::new();
-        };
-        entries
-            .filter_map(|entry| fs::read(entry.ok()?.path()).ok())
-            .collect::<Vec<_>>()
-            .concat()
+        let mut files: Vec<PathBuf> = [self.job_logs(), self.work().join("logs/jobcred")]
+            .iter()
+            .filter_map(|directory| fs::read_dir(directory).ok())
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|kind| kind == "jsonl"))
+            .collect();
+        // The one that was put aside comes first.
+        files.sort();
+        let texts: Vec<_> = files
+            .iter()
+            .filter_map(|path| fs::read(path).ok())
+            .collect();
+        texts.concat()
     }
 
     pub fn socket(&self) -> PathBuf {

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ enum Job {
     Mark(SyncSender<()>),
 }
 
-/// Takes lines, each in one `write`. Clones share one thread, which sleeps while nothing is logged.
+/// Takes lines, each in one `write`; `flush` comes when no more are waiting. Clones share one thread, which sleeps while
+/// nothing is logged.
 #[derive(Clone, Debug)]
 pub(super) struct Lossy {
     jobs: SyncSender<Job>,
@@ -36,7 +37,7 @@ impl Lossy {
     /// `gap` is the line that says how many were dropped.
     pub(super) fn start<W: Write>(
         open: impl FnOnce() -> W + Send + 'static,
-        gap: fn(u64) -> String,
+        gap: impl Fn(u64) -> Vec<u8> + Send + 'static,
     ) -> Self {
         let (jobs, waiting) = sync_channel(MAX_WAITING);
         let dropped = Arc::new(AtomicU64::new(0));
@@ -44,7 +45,7 @@ impl Lossy {
         // The handle is not kept: a thread that is stuck must not be waited for.
         let _ = thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_all(&waiting, &mut open(), &count, gap));
+            .spawn(move || write_all(&waiting, &mut open(), &count, &gap));
         Self { jobs, dropped }
     }
 
@@ -85,21 +86,34 @@ fn write_all(
     waiting: &Receiver<Job>,
     out: &mut impl Write,
     dropped: &AtomicU64,
-    gap: fn(u64) -> String,
+    gap: &dyn Fn(u64) -> Vec<u8>,
 ) {
-    for job in waiting {
+    // What is closed takes nothing; there is nobody to tell.
+    while let Some(job) = next(waiting, out) {
         let line = match job {
             Job::Line(line) => line,
             Job::Mark(mark) => {
+                let _ = out.flush();
                 let _ = mark.try_send(());
                 continue;
             }
         };
-        // A stderr that is closed takes nothing; there is nobody to tell.
         let _ = out.write_all(&line);
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let _ = out.write_all(gap(lost).as_bytes());
+            let _ = out.write_all(&gap(lost));
+        }
+    }
+}
+
+/// The next job; `None` when nobody is left to give one.
+fn next(waiting: &Receiver<Job>, out: &mut impl Write) -> Option<Job> {
+    match waiting.try_recv() {
+        Ok(job) => Some(job),
+        Err(TryRecvError::Disconnected) => None,
+        Err(TryRecvError::Empty) => {
+            let _ = out.flush();
+            waiting.recv().ok()
         }
     }
 }
@@ -138,7 +152,8 @@ mod tests {
             written: Arc::clone(&written),
             leave,
         };
-        let gap = |lost| format!("jobcred: {lost} lines of the log were dropped here\n");
+        let gap =
+            |lost| format!("jobcred: {lost} lines of the log were dropped here\n").into_bytes();
         (Lossy::start(move || held, gap), written, allow)
     }
 
