@@ -82,12 +82,12 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions, mut entry: En
         }
     };
     // A sidecar and a program that has joined have no COMMAND.
-    let is_over = Arc::new(AtomicBool::new(agent.supervised.is_none()));
-    let code = runtime.block_on(serve(&mut beginning, inherited, agent, &is_over));
+    let has_ended = Arc::new(AtomicBool::new(agent.supervised.is_none()));
+    let code = runtime.block_on(serve(&mut beginning, inherited, agent, &has_ended));
     // A name that is being looked up, say, is not waited for.
     runtime.shutdown_background();
     if let Some(job_log) = job_log {
-        job_log.end(is_over.load(Ordering::Acquire));
+        job_log.end(has_ended.load(Ordering::Acquire));
     }
     log.flush();
     code
@@ -143,12 +143,12 @@ fn allow_connections() {
     }
 }
 
-/// Serves to the end. `is_over` becomes true when the supervisor says that COMMAND has ended.
+/// Serves to the end. `has_ended` becomes true when the supervisor says that COMMAND has ended.
 async fn serve(
     beginning: &mut Beginning,
     inherited: Inherited,
     options: &AgentOptions,
-    is_over: &Arc<AtomicBool>,
+    has_ended: &Arc<AtomicBool>,
 ) -> i32 {
     let supervised = options.is_of_a_job();
     // Signals are caught before anything can be asked for, so that none ends the process half-way.
@@ -164,7 +164,7 @@ async fn serve(
         return exit::INTERNAL;
     }
     let leases = Leases::new();
-    if let Err(error) = begin_tenure(&leases, inherited.lease, options, stop, is_over) {
+    if let Err(error) = begin_tenure(&leases, inherited.lease, options, stop, has_ended) {
         say(&format!("cannot watch the supervisor: {error}"));
         return exit::INTERNAL;
     }
@@ -243,11 +243,11 @@ fn begin_tenure(
     supervisor: Option<UnixStream>,
     options: &AgentOptions,
     stop: watch::Sender<bool>,
-    is_over: &Arc<AtomicBool>,
+    has_ended: &Arc<AtomicBool>,
 ) -> std::io::Result<()> {
     let tenure = Tenure::new(Arc::clone(leases), options.place.clone(), stop);
     match (supervisor, options.linger) {
-        (Some(connection), _) => tenure.begin_with_supervisor(connection, Arc::clone(is_over)),
+        (Some(connection), _) => tenure.begin_with_supervisor(connection, Arc::clone(has_ended)),
         (None, Some(seconds)) => {
             tenure.begin_alone(Duration::from_secs(seconds));
             Ok(())

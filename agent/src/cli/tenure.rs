@@ -50,16 +50,16 @@ impl Tenure {
         }
     }
 
-    /// Begins with the supervisor's lease. `is_over` becomes true when it says that COMMAND has ended.
+    /// Begins with the supervisor's lease. `has_ended` becomes true when it says that COMMAND has ended.
     pub(super) fn begin_with_supervisor(
         self,
         connection: StdStream,
-        is_over: Arc<AtomicBool>,
+        has_ended: Arc<AtomicBool>,
     ) -> std::io::Result<()> {
         connection.set_nonblocking(true)?;
         let connection = UnixStream::from_std(connection)?;
         let lease = self.leases.enter(Duration::ZERO);
-        tokio::spawn(self.clone().attend(connection, lease, is_over));
+        tokio::spawn(self.clone().attend(connection, lease, has_ended));
         tokio::spawn(self.watch());
         Ok(())
     }
@@ -71,7 +71,7 @@ impl Tenure {
     }
 
     /// Tells the supervisor whether others count on this agent, so that it knows how to take its leave, and sees it go.
-    async fn attend(self, mut connection: UnixStream, lease: Lease, is_over: Arc<AtomicBool>) {
+    async fn attend(self, mut connection: UnixStream, lease: Lease, has_ended: Arc<AtomicBool>) {
         let mut count = self.leases.watch();
         let mut said = ALONE;
         let mut buffer = [0; 16];
@@ -90,7 +90,7 @@ impl Tenure {
                 read = connection.read(&mut buffer) => {
                     let length = read.unwrap_or(0);
                     if buffer.iter().take(length).any(|said| *said == ENDED) {
-                        is_over.store(true, Ordering::Release);
+                        has_ended.store(true, Ordering::Release);
                     }
                     if length == 0 {
                         break;
