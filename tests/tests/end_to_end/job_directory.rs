@@ -110,10 +110,20 @@ fn wait_for_end(pid: i32) {
     }
 }
 
-fn kill_agent(job: &Job) {
+/// A run that does the one, has its agent killed, and does the other.
+fn run_and_kill_agent(job: &Job, before: &str, after: &str) {
+    let go_on = job.world.path().join("go-on");
+    let script = format!(
+        "{before}; echo ready; until [ -e {} ]; do sleep 0.05; done; {after}",
+        go_on.display()
+    );
+    let run = job.run(&script).start();
+    run.wait_for_stdout("ready");
     let agent = job.agent();
     kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
     wait_for_end(agent);
+    fs::write(go_on, "").unwrap();
+    run.finish().succeeded();
 }
 
 const ALL: [&str; 4] = ["start", "principal", "token", "end"];
@@ -171,18 +181,7 @@ fn a_command_that_cannot_start_leaves_its_directory_as_it_is() {
 #[test]
 fn logs_that_the_platform_made_get_lines_at_once_and_a_killed_agents_stay() {
     let job = Job::uploaded();
-    let go_on = job.world.path().join("go-on");
-    let script = format!(
-        "token; logged token 1; echo ready
-        until [ -e {} ]; do sleep 0.05; done
-        token; logged token 2",
-        go_on.display()
-    );
-    let run = job.run(&script).start();
-    run.wait_for_stdout("ready");
-    kill_agent(&job);
-    fs::write(go_on, "").unwrap();
-    run.finish().succeeded();
+    run_and_kill_agent(&job, "token; logged token 1", "token; logged token 2");
     let again = [
         "start",
         "principal",
@@ -217,16 +216,7 @@ fn what_the_platform_made_and_the_command_removes_is_not_made_again_under_it() {
 #[test]
 fn a_killed_agents_lines_are_lost_and_the_next_ones_are_not() {
     let job = Job::new();
-    let go_on = job.world.path().join("go-on");
-    let script = format!(
-        "token; echo ready; until [ -e {} ]; do sleep 0.05; done; token; [ -z \"$(ls -A)\" ]",
-        go_on.display()
-    );
-    let run = job.run(&script).start();
-    run.wait_for_stdout("ready");
-    kill_agent(&job);
-    fs::write(go_on, "").unwrap();
-    run.finish().succeeded();
+    run_and_kill_agent(&job, "token", "token; [ -z \"$(ls -A)\" ]");
     assert_eq!(job.events(), ALL);
     assert_eq!(job.world.job_log()[0]["restarts"], 1);
 }

@@ -210,6 +210,10 @@ fn an_agent_that_dies_meanwhile_is_started_again_and_asked_again() {
     assert!(aml.msi().recorder().wait_for(1, HUNG));
     let status = world.ask("GET", "/v1/status").json();
     let agent = i32::try_from(status["pid"].as_i64().unwrap()).unwrap();
+    // What it has not written by then goes with it.
+    while world.job_log().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent), Signal::SIGKILL).unwrap();
     let output = run.finish().succeeded();
     assert_eq!(output.stdout, "ran\n", "{}", output.stderr);
