@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -585,6 +586,101 @@ def test_no_resource_is_left_open(leased: LeasedAgent, program: Program) -> None
         with activate():
             jobcred.JobCredential().get_token(SCOPE)
         until(lambda: descriptors() == before, "no descriptor more than before")
+
+
+@pytest.mark.parametrize("used", ["before it", "during it"])
+@pytest.mark.parametrize("place", ["same", "another"])
+def test_the_next_activation_serves_nothing_of_the_one_before(
+    leased: LeasedAgent, second: LeasedAgent, program: Program, used: str, place: str
+) -> None:
+    early = jobcred.JobCredential()
+    if used == "before it":
+        with pytest.raises(jobcred.UnavailableError):
+            early.get_token(SCOPE)
+    program.says(leased.path)
+    activate()
+    assert early.get_token(SCOPE).token
+    assert jobcred.JobCredential().get_token(SCOPE).token
+    deactivate()
+    following = leased if place == "same" else second
+    following.told.update(strategy="azure-cli", fingerprint="f2")
+    program.says(following.path)
+    asked = following.asked("/v1/token")
+    assert activate().strategy == "azure-cli"
+    new = early.get_token(SCOPE).token
+    assert following.asked("/v1/token") == asked + 1
+    assert jobcred.JobCredential(socket_path=following.path).get_token(SCOPE).token == new
+    assert following.asked("/v1/token") == asked + 1, "then from memory"
+
+
+def test_the_next_agent_after_a_dead_one_serves_nothing_of_it(
+    leased: LeasedAgent, second: LeasedAgent, program: Program
+) -> None:
+    program.says(leased.path)
+    activate()
+    credential = jobcred.JobCredential()
+    credential.get_token(SCOPE)
+    leased.stop()
+    second.told.update(strategy="azure-cli", fingerprint="f2")
+    program.says(second.path)
+    assert activate().strategy == "azure-cli"
+    credential.get_token(SCOPE)
+    assert second.asked("/v1/token") == 1
+
+
+@pytest.mark.parametrize("kind", [SyncTwin, AsyncTwin])
+def test_whoever_takes_the_place_of_a_dead_agent_is_looked_at_first(
+    leased: LeasedAgent, program: Program, kind: type[SyncTwin]
+) -> None:
+    program.says(leased.path)
+    activate()
+    twin = kind(leased.path)
+    credential = twin.make()
+    leased.told.update(strategy="user-identity")
+    leased.restart()
+    for _ in range(2):
+        with pytest.raises(jobcred.DeniedError, match="would serve user-identity instead of system-identity"):
+            twin.get(credential, SCOPE)
+    assert leased.asked("/v1/token") == 0
+    leased.told.update(strategy="system-identity")
+    assert twin.get(credential, SCOPE).token
+    assert program.calls == ["join"], "it is asked where it is"
+
+
+def test_an_agent_that_ends_while_it_is_asked_holds_nobody_up(
+    leased: LeasedAgent, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBCRED_SOCKET", leased.path)
+    program.does("exit 9")
+
+    def answer(_: Request) -> bytes:
+        os.unlink(leased.path)
+        return error(404, "invalid_request")
+
+    leased.answer = answer
+    began = time.monotonic()
+    # It was a leftover after all, so the next one would have taken its place.
+    with pytest.raises(jobcred.UnavailableError, match="exit status 9"):
+        activate(timeout=WAIT)
+    assert time.monotonic() - began < WAIT
+
+
+def test_without_a_place_for_temporary_files_there_is_an_agent_all_the_same(
+    leased: LeasedAgent, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program.says(leased.path)
+
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", none)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with activate() as active:
+        assert active.socket == leased.path
+    # Not every Python can make files in memory.
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    with pytest.raises(jobcred.UnavailableError, match="No usable temporary directory"):
+        activate()
 
 
 def test_a_bad_timeout_is_an_error() -> None:

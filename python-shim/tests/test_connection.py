@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -306,6 +308,21 @@ def test_no_agent_anywhere(twin: SyncTwin, short_dir: Path, monkeypatch: pytest.
     assert caught.value.code == "unavailable"
     assert all(place in str(caught.value) for place in places)
     assert "jobcred run" in str(caught.value)
+
+
+def test_a_process_without_descriptors_is_no_reason_for_another_identity() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+        with pytest.raises(TransientError, match="Too many open files"):
+            _connection.drive(_connection.connect(None), time.monotonic() + LONG)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_timeout_without_an_end(twin: SyncTwin, agent: FakeAgent) -> None:
+    assert twin.get(twin.make(timeout=float("inf")), SCOPE).token
+    assert len(agent.requests) == 1
 
 
 def test_an_agent_that_has_ended(twin: SyncTwin, agent: FakeAgent) -> None:

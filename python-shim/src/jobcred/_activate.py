@@ -15,7 +15,7 @@ from _thread import allocate_lock
 
 from . import _agent
 from ._ask import read_object
-from ._connection import TimedOut, connect, drive
+from ._connection import DeadConnection, TimedOut, connect, drive
 from ._errors import (
     AgentGoneError,
     AgentNotFoundError,
@@ -51,7 +51,7 @@ POLL: Final = 0.005
 MAX_LINE: Final = 256 * 1024
 # How long to wait for another thread that is at it, where the caller has not said.
 PATIENCE: Final = 5.0
-# The least time between two tries to have an agent again after it has died.
+# The least time between two tries to start an agent again after it has died.
 REVIVE_PAUSE: Final = 5.0
 NO_STRATEGY: Final = "none"
 
@@ -74,6 +74,10 @@ class Lease:
         value = self.told.get(name)
         return value if isinstance(value, str) else None
 
+    def serves_the_same_as(self, other: Lease) -> bool:
+        """Whether both agents have decided on the same, from the same configuration."""
+        return all(self.text(name) == other.text(name) for name in ("strategy", "fingerprint"))
+
     def holds(self) -> bool:
         """Reads what the agent has said since, without waiting; whether it is still there, as far as one can see."""
         if self.connection is None:
@@ -88,6 +92,20 @@ class Lease:
             if not chunk:
                 return False
             self.rest = self._take_lines(self.rest + chunk)
+
+    def is_broken(self) -> bool:
+        """Whether the agent has hung up. Reads nothing, so that any thread may ask."""
+        import select
+
+        if self.connection is None:
+            return False
+        poll = select.poll()
+        try:
+            # Asked for nothing, poll tells of the end alone.
+            poll.register(self.connection.sock, 0)
+        except ValueError:
+            return False  # given back just now
+        return bool(poll.poll(0))
 
     def _take_lines(self, data: bytes) -> bytes:
         told, rest = _lines(data)
@@ -240,7 +258,7 @@ def activate(*, sandbox: bool = False, required: bool = True, timeout: float = D
 def deactivate() -> None:
     """Gives the agent back, and the variables to what they were. Does nothing where nothing is active.
 
-    The agent ends when nobody else counts on it. Tokens that were handed out live on.
+    The agent ends when nobody else counts on it. Tokens that were handed out live on; those in memory are forgotten.
     """
     global _current
     if not _lock.acquire(timeout=PATIENCE):
@@ -250,9 +268,7 @@ def deactivate() -> None:
         activation, _current = _current, None
         if activation is None or activation._owner != os.getpid():
             return
-        for known in list(_agent._agents.values()):
-            if known.socket_path == activation.socket:
-                known.close_idle()
+        _agent.retire(None, activation.socket)
         activation._end()
     finally:
         _lock.release()
@@ -265,8 +281,10 @@ def _activate(*, sandbox: bool, timeout: float) -> tuple[Activation, str]:
         raise _too_slow(timeout)
     try:
         current = _current
+        died: Lease | None = None
         if current is not None and current.active and current._lease is not None:
-            if current._lease.holds():
+            died = current._lease
+            if died.holds():
                 _check_sandbox(current.strategy, current.socket, wanted=sandbox)
                 current._holds += 1
                 return current, ""
@@ -284,6 +302,8 @@ def _activate(*, sandbox: bool, timeout: float) -> tuple[Activation, str]:
                 raise
         except TimedOut:
             raise _too_slow(timeout) from None
+        if died is None or not lease.serves_the_same_as(died):
+            _agent.retire(None, died.path if died else None)
         activation._begin()
         _current = activation
         # Of a sandbox it is always said that it is apart.
@@ -321,11 +341,10 @@ def _begin(*, sandbox: bool) -> Steps[tuple[Lease, bool, str]]:
 def _join(program: str, *, sandbox: bool) -> Steps[tuple[str, bool, str]]:
     """Runs `jobcred join`: the socket of an agent, whether it was started for this, and what was said."""
     import subprocess
-    import tempfile
 
     command = [program, "join", *(["--sandbox"] if sandbox else [])]
     # Files and not pipes: whatever lives on behind the program, nobody waits for it.
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with _scratch() as out, _scratch() as err:
         try:
             # In a session of its own, since a ^C goes to all of a terminal's, or a notebook kernel's, process group.
             process = subprocess.Popen(  # noqa: S603 - the program that _binary found
@@ -349,6 +368,21 @@ def _join(program: str, *, sandbox: bool) -> Steps[tuple[str, bool, str]]:
             f"No jobcred agent could be started or joined (exit status {process.returncode}): "
             f"{said or 'no reason was given'}."
         )
+
+
+def _scratch() -> IO[bytes]:
+    """A file without a name; in memory, where this Python can make one, since there may be no disk to write to."""
+    try:
+        if hasattr(os, "memfd_create"):
+            return open(os.memfd_create("jobcred"), "w+b")
+        import tempfile
+
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise UnavailableError(
+            f"There is no place for what the program jobcred says: {error.strerror}.",
+            hint="Let TMPDIR name a directory that can be written to.",
+        ) from None
 
 
 def _one_line(said: str) -> str:
@@ -397,8 +431,15 @@ def _lease(path: str | None) -> Steps[Lease]:
 
 
 def _ask(path: str, target: str) -> Steps[dict[str, object]]:
-    reply, where = yield from _agent.Agent(path).reply_to(request_bytes("GET", target, []))
-    return read_object(reply, where)
+    # Not by way of an Agent, which would have a dead one replaced: by whoever has the lock, and that is us.
+    connection = yield from connect(path)
+    try:
+        reply = yield from connection.ask(request_bytes("GET", target, []))
+    except DeadConnection:
+        raise TransientError(f"The agent at {path} closed the connection.") from None
+    finally:
+        connection.close()
+    return read_object(reply, path)
 
 
 def _lines(data: bytes) -> tuple[dict[str, object] | None, bytes]:
@@ -490,16 +531,26 @@ def _revive(path: str | None) -> Steps[bool]:
         _lock.release()
 
 
-def _begin_again(current: Activation, lease: Lease) -> Steps[bool]:
-    if time.monotonic() < current._revive_at:
+def _is_another(path: str | None) -> bool:
+    """Whether the agent at a path that this process counts on has ended, so that what answers there is another."""
+    current = _current
+    if current is None or current._lease is None or not current.active:
         return False
-    current._revive_at = time.monotonic() + REVIVE_PAUSE
+    return (path or os.environ.get(SOCKET_VARIABLE)) == current.socket and current._lease.is_broken()
+
+
+def _begin_again(current: Activation, lease: Lease) -> Steps[bool]:
     try:
-        new, _, _ = yield from _begin(sandbox=current.strategy == "sandbox")
+        if time.monotonic() < current._revive_at:
+            # Whatever has come up since may do; nothing is started.
+            new = yield from _lease(current.socket)
+        else:
+            current._revive_at = time.monotonic() + REVIVE_PAUSE
+            new, _, _ = yield from _begin(sandbox=current.strategy == "sandbox")
     except JobCredentialError:
         # What the caller is told is that the agent is gone.
         return False
-    if any(new.text(name) != lease.text(name) for name in ("strategy", "fingerprint")):
+    if not new.serves_the_same_as(lease):
         new.close()
         raise DeniedError(
             f"The jobcred agent has died, and the next one would serve {new.text('strategy')} instead of "
@@ -523,3 +574,4 @@ def _after_fork_in_child() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 _agent.revive = _revive
+_agent.is_another = _is_another

@@ -87,6 +87,8 @@ class Agent:
 
     def __init__(self, socket_path: str | None) -> None:
         self.socket_path = socket_path
+        # Whether credentials that know this one have to look for an agent anew; see `retire`.
+        self.retired = False
         self.held: dict[Key, Held] = {}
         self.restart()
 
@@ -164,6 +166,12 @@ class Agent:
                 return self._done(connection, reply)
         try:
             connection = yield from connect(self.socket_path)
+            if is_another is not None and is_another(self.socket_path):
+                connection.close()
+                raise AgentGoneError(
+                    f"The jobcred agent at {connection.path} has ended, and what answers there is another one.",
+                    hint="Call deactivate() and activate() to go on with it.",
+                )
         except AgentGoneError:
             if revive is None or not (yield from revive(self.socket_path)):
                 raise
@@ -267,6 +275,8 @@ class Agent:
 _agents: dict[str, Agent] = {}
 # Has an agent again where nobody answers any more; set by _activate, which knows the ones that this process counts on.
 revive: Callable[[str | None], Steps[bool]] | None = None
+# Whether what listens at a path is known to be another agent than the one that this process counts on there; as above.
+is_another: Callable[[str | None], bool] | None = None
 
 
 def agent(socket_path: str | None) -> Agent:
@@ -274,6 +284,19 @@ def agent(socket_path: str | None) -> Agent:
     explicit = socket_path or os.environ.get("JOBCRED_SOCKET") or None
     known = _agents.get(explicit or "")
     return known or _agents.setdefault(explicit or "", Agent(explicit))
+
+
+def retire(*paths: str | None) -> None:
+    """Forgets what came from agents at these paths (None: from wherever one was found), so that it is asked for anew.
+
+    The next one at a path, or the next one that is found, may serve somebody else.
+    """
+    for name, known in list(_agents.items()):
+        if known.socket_path in paths:
+            _agents.pop(name, None)
+            known.retired = True
+            known.held = {}
+            known.close_idle()
 
 
 def _after_fork_in_child() -> None:

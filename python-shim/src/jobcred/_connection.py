@@ -41,6 +41,8 @@ MAX_UID: Final = 4294967295
 CHUNK_BYTES: Final = 16 * 1024
 # Below the 30 s after which an agent closes an idle connection.
 MAX_IDLE_SECONDS: Final = 25.0
+# Beyond it the kernel's clock would overflow.
+LONGEST_WAIT: Final = 1e6
 # How soon to try again when the queue of the listening socket is full.
 FULL_QUEUE_PAUSE: Final = 0.01
 
@@ -142,7 +144,11 @@ def connect(explicit: str | None) -> Steps[Connection]:
         if len(name) > MAX_PATH_BYTES:
             tried.append(f"{path} (too long: {len(name)} bytes, a Unix socket's path has at most {MAX_PATH_BYTES})")
             continue
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        except OSError as error:
+            # Says nothing of the agent, so no chain of credentials may go on because of it.
+            raise TransientError(f"No connection to the jobcred agent can be opened: {error.strerror}.") from None
         try:
             sock.settimeout(0.0)
             while True:
@@ -242,7 +248,7 @@ def drive(steps: Steps[T], deadline: float) -> T:
                     time.sleep(min(step, remaining))
                     data = None
                 else:
-                    step.settimeout(remaining)
+                    step.settimeout(min(remaining, LONGEST_WAIT))
                     try:
                         data = step.recv(CHUNK_BYTES)
                     except _socket.timeout:

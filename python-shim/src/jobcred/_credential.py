@@ -67,7 +67,7 @@ class CredentialBase:
     @property
     def _agent(self) -> Agent:
         known = self._cached_agent
-        if known is None:
+        if known is None or known.retired:
             known = self._cached_agent = agent(self._socket_path)
         # The hook in _agent sees forks made by Python; this sees those made by libraries.
         if known.pid != os.getpid():
