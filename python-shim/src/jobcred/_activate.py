@@ -65,6 +65,10 @@ class Lease:
         if connection is not None:
             # Whoever waited for the answer has set a time to wait.
             connection.sock.settimeout(0.0)
+        # Not at the top, which all processes load, nor later, since a program that is ending can load nothing more.
+        import select
+
+        self._new_poll = select.poll
         self.path = path
         self.told = told
         self.rest = b""
@@ -95,11 +99,9 @@ class Lease:
 
     def is_broken(self) -> bool:
         """Whether the agent has hung up. Reads nothing, so that any thread may ask."""
-        import select
-
         if self.connection is None:
             return False
-        poll = select.poll()
+        poll = self._new_poll()
         try:
             # Asked for nothing, poll tells of the end alone.
             poll.register(self.connection.sock, 0)
