@@ -104,6 +104,7 @@ impl Answer {
             &mut self.detail,
             &mut self.code,
             &mut self.etag,
+            &mut self.request_id,
         ] {
             if text
                 .as_deref()
@@ -291,9 +292,14 @@ mod tests {
                 "header eyJ0eXAiOiJKV1Qi.. signature dXJlLW9mLTMyLWJ5dGVzLWF0LWxlYXN0".to_owned(),
             ),
             code: Some("InvalidAuthenticationInfo".to_owned()),
+            request_id: Some(token.to_owned()),
             ..Answer::default()
         };
         answer.redact(token);
+        assert!(
+            !format!("{answer:?}").contains("c2lnbmF0dXJl"),
+            "{answer:?}"
+        );
         assert_eq!(
             answer.message.as_deref(),
             Some("(left out: it quotes the token)")

@@ -98,6 +98,10 @@ impl Location {
         let Ok(url) = Url::parse(text) else {
             return Err(wrong("this is no URL", FORMS));
         };
+        // The parser forgives slashes that are missing or too many, and so finds more than was looked at above.
+        if url.password().is_some() {
+            return Err(password());
+        }
         if url.fragment().is_some() {
             return Err(wrong(
                 "the URL has a fragment (#...)",
@@ -409,11 +413,22 @@ fn container_name(name: &str) -> Result<(), LocationError> {
 
 /// Refuses what must be in no command line: anybody on the machine can read it there.
 fn refuse_secrets(text: &str) -> Result<(), LocationError> {
+    const SIGNED: [&str; 4] = ["?sig=", "&sig=", "sig%3d", "sharedaccesssignature="];
     let lower = text.to_ascii_lowercase();
-    let signed = ["?sig=", "&sig=", "sig%3d", "sharedaccesssignature="]
+    // However often it was encoded on its way here, beyond what anybody does by accident.
+    let mut forms = vec![lower.clone()];
+    for _ in 0..3 {
+        let last = forms.last().map_or("", String::as_str);
+        forms.push(
+            percent_encoding::percent_decode_str(last)
+                .decode_utf8_lossy()
+                .into_owned(),
+        );
+    }
+    if forms
         .iter()
-        .any(|part| lower.contains(part));
-    if signed {
+        .any(|form| SIGNED.iter().any(|part| form.contains(part)))
+    {
         return Err(wrong(
             "the URL holds a shared access signature, which is a secret; it is not used, and not repeated here",
             "Leave the query (from the ? on) away: what is checked is what the job's identity may do. The signature has been on a \
@@ -435,12 +450,16 @@ fn refuse_secrets(text: &str) -> Result<(), LocationError> {
     if let Some((user, _)) = authority.rsplit_once('@')
         && user.contains(':')
     {
-        return Err(wrong(
-            "the URL holds a password, which is not used, and not repeated here",
-            FORMS,
-        ));
+        return Err(password());
     }
     Ok(())
+}
+
+fn password() -> LocationError {
+    wrong(
+        "the URL holds a password, which is not used, and not repeated here",
+        FORMS,
+    )
 }
 
 /// Emulators are reached by address and have the account in the path; names are custom domains.

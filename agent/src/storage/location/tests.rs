@@ -229,6 +229,14 @@ fn secrets_are_refused_and_not_repeated() {
         "DefaultEndpointsProtocol=https;AccountName=acct;AccountKey=S3CRET==;EndpointSuffix=core.windows.net",
         "BlobEndpoint=https://acct.blob.core.windows.net/;SharedAccessSignature=sv=1&x=S3CRET",
         "https://acct.blob.core.windows.net/data?x=S3CRET",
+        // Forms that a URL parser makes https:// of.
+        "https:/me:S3CRET@acct.blob.core.windows.net/data",
+        "https:///:S3CRET@acct.blob.core.windows.net/data",
+        "https:/:S3CRET@acct.blob.core.windows.net/data",
+        "https:\\\\:S3CRET@acct.blob.core.windows.net/data",
+        // A query whose marks were encoded on the way is a name to a URL parser.
+        "https://acct.blob.core.windows.net/data/x%3Fsv=1%26sig=S3CRET",
+        "https://acct.blob.core.windows.net/data/x%253Fsv%253D1%2526sig%253DS3CRET",
         "https://acct.blob.core.windows.net/data#S3CRET",
     ] {
         let error = Location::parse(text, &NO_HINTS).unwrap_err();
