@@ -30,8 +30,10 @@ pub enum FailureKind {
     OutOfDate,
     /// The roots to trust cannot be loaded.
     Roots,
-    /// The proxy is set wrongly, cannot be used or refuses.
+    /// The proxy cannot be reached, or refuses.
     Proxy,
+    /// The proxy is set wrongly, or is of a kind that cannot be used.
+    ProxySetting,
     /// The URL has no host, or a scheme other than http and https.
     BadUrl,
 }
@@ -83,9 +85,11 @@ impl TransportError {
     pub fn to_token_error(&self) -> TokenError {
         let code = match self.kind {
             // Not `unavailable`: the way was chosen and announced, so no credential chain may go on to another one.
-            FailureKind::Redirect | FailureKind::Tls | FailureKind::Roots | FailureKind::BadUrl => {
-                ErrorCode::Rejected
-            }
+            FailureKind::Redirect
+            | FailureKind::Tls
+            | FailureKind::Roots
+            | FailureKind::ProxySetting
+            | FailureKind::BadUrl => ErrorCode::Rejected,
             FailureKind::Connect
             | FailureKind::Timeout
             | FailureKind::Broken
@@ -154,9 +158,9 @@ impl TransportError {
         }
     }
 
-    pub(super) fn proxy(message: String) -> Self {
+    pub(super) fn proxy(kind: FailureKind, message: String) -> Self {
         Self {
-            kind: FailureKind::Proxy,
+            kind,
             message,
             hint: "correct HTTPS_PROXY, or list the host in NO_PROXY",
         }
@@ -184,9 +188,10 @@ impl TransportError {
         }
         let reason = root_cause(error);
         match proxy {
-            Some(proxy) => Self::proxy(format!(
-                "no connection to {endpoint} through the proxy {proxy}: {reason}"
-            )),
+            Some(proxy) => Self::proxy(
+                FailureKind::Proxy,
+                format!("no connection to {endpoint} through the proxy {proxy}: {reason}"),
+            ),
             None => Self {
                 kind: FailureKind::Connect,
                 message: format!("no connection to {endpoint}: {reason}"),

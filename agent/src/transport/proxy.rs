@@ -6,7 +6,7 @@ use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 use url::{Host, Url};
 
-use super::error::TransportError;
+use super::error::{FailureKind, TransportError};
 use super::request::{Endpoint, Request, Route};
 
 /// The proxy settings, read once.
@@ -57,10 +57,13 @@ impl Proxy {
         }
         match self {
             Self::None => Ok(None),
-            Self::Unusable(reason) => Err(TransportError::proxy(format!(
-                "{} cannot be reached: {reason}",
-                Endpoint::of(request.url())
-            ))),
+            Self::Unusable(reason) => Err(TransportError::proxy(
+                FailureKind::ProxySetting,
+                format!(
+                    "{} cannot be reached: {reason}",
+                    Endpoint::of(request.url())
+                ),
+            )),
             Self::Http(matcher) => {
                 let uri = request
                     .url()
@@ -90,6 +93,7 @@ fn is_local(url: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use jobcred_wire::ErrorCode;
     use url::Url;
 
     use super::Proxy;
@@ -141,7 +145,9 @@ mod tests {
             let url = Url::parse("https://a.example/").unwrap();
             let request = Request::get(url.clone(), Route::Proxied);
             let error = proxy.for_request(&request).unwrap_err();
-            assert_eq!(error.kind(), FailureKind::Proxy, "{text}");
+            // Asking again does not change the environment.
+            assert_eq!(error.kind(), FailureKind::ProxySetting, "{text}");
+            assert_eq!(error.to_token_error().kind(), ErrorCode::Rejected, "{text}");
             let direct = Request::get(url, Route::Direct);
             assert!(proxy.for_request(&direct).unwrap().is_none(), "{text}");
         }

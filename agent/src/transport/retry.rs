@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn what_is_tried_again() {
         use FailureKind::{
-            BadUrl, Broken, Connect, OutOfDate, Proxy, Redirect, Roots, Timeout, Tls, TooLarge,
+            BadUrl, Broken, Connect, OutOfDate, Proxy, ProxySetting, Redirect, Roots, Timeout, Tls,
+            TooLarge,
         };
         use Outcome::{Failure, Status};
         for (outcome, imds, loopback, remote) in [
@@ -231,6 +232,7 @@ mod tests {
             (Failure(Timeout), true, true, true),
             (Failure(Broken), true, true, true),
             (Failure(Proxy), true, true, true),
+            (Failure(ProxySetting), false, false, false),
             (Failure(TooLarge), false, false, false),
             (Failure(Redirect), false, false, false),
             (Failure(Tls), false, false, false),

@@ -60,7 +60,7 @@ pub(super) fn bypassed(alias: &str) -> Finding {
 /// Why no answer came, by what went wrong on the way.
 pub(super) fn unreached(error: &TransportError) -> Finding {
     let (code, title) = match error.kind() {
-        FailureKind::Proxy => (code::PROXY, "the proxy is in the way"),
+        FailureKind::Proxy | FailureKind::ProxySetting => (code::PROXY, "the proxy is in the way"),
         FailureKind::Timeout => (code::CONNECTION_TIMEOUT, "no answer in time"),
         FailureKind::Tls => (code::TLS_FAILED, "TLS failed"),
         FailureKind::OutOfDate => (
