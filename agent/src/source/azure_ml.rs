@@ -127,8 +127,11 @@ impl Source for AzureMl {
             && client_id.is_none()
             && self.empty_client_id_helps
         {
-            let second = self.ask(resource, Some("")).await?;
-            if second.status().is_success() {
+            // Where it brings nothing, the first answer stands.
+            let second = self.ask(resource, Some("")).await;
+            if let Ok(second) = second
+                && second.status().is_success()
+            {
                 response = second;
             }
         }

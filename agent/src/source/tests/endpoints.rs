@@ -148,6 +148,11 @@ async fn a_system_identity_is_asked_for_a_second_time_with_an_empty_client_id() 
         let asked: Vec<_> = asked.into_iter().map(pairs).collect();
         assert_eq!(server.queries(), asked);
     }
+    // What became of the second question is no answer to the first one, and no reason to ask for ever.
+    let server = Server::start([bad(), Reply::Flood("HTTP/1.1 200 X\r\n\r\n")]).await;
+    let source = azure_ml(&server, None, Strategy::SystemIdentity);
+    let error = fetch(&source, Identity::Job).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorCode::Rejected, "{error}");
     // With a client id there is nothing to try.
     let server = Server::start([bad()]).await;
     let source = azure_ml(&server, Some(GUID), Strategy::ComputeIdentity);
