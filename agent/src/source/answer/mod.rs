@@ -14,6 +14,7 @@ use std::time::Duration;
 use jobcred_wire::{ErrorCode, Secret};
 use serde_json::{Map, Value};
 
+use self::moment::unix_time;
 use self::refusal::Refusal;
 use crate::error::TokenError;
 use crate::platform::UnixTime;
@@ -22,7 +23,7 @@ use crate::token::AccessToken;
 use crate::transport::{Endpoint, Response};
 
 pub(super) use self::clean::clean;
-pub(super) use self::moment::unix_time;
+pub(super) use self::refusal::entra_number;
 pub(super) use self::verdict::is_end_of_grant;
 
 /// No token is believed to live longer than this, so that a wrong date cannot pin a dead token. Entra's longest is 28 h.
@@ -93,7 +94,6 @@ impl Question<'_> {
         if expires_on <= now {
             return Err(self.expired(response, now));
         }
-        let expires_on = expires_on.min(now + LONGEST_LIFE);
         Ok(AccessToken {
             secret: Secret::from(token),
             expires_on,
@@ -156,16 +156,17 @@ fn string<'a>(fields: &'a Map<String, Value>, names: &[&str]) -> Option<&'a str>
 }
 
 /// The token, if it can be sent in a header.
-fn token(fields: &Map<String, Value>) -> Option<&str> {
+pub(super) fn token(fields: &Map<String, Value>) -> Option<&str> {
     string(fields, &["access_token", "accessToken", "token"])
         .filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
-/// `expires_on`, else `expires_in`, else the token's own `exp`, which also wins when it comes first.
+/// `expires_on`, else `expires_in`, else the token's own `exp`, which also wins when it comes first; never later than a token
+/// can live.
 ///
 /// By a clock that is behind, an `expires_on` is too far away. Where it is further than any token lives, or the endpoint's own clock says
 /// so, the lifetime that is told as well wins, or what is left by the endpoint's clock.
-fn expiry(
+pub(super) fn expiry(
     fields: &Map<String, Value>,
     token: &str,
     date: Option<UnixTime>,
@@ -190,10 +191,11 @@ fn expiry(
         }
     };
     let own = jwt_expiry(token, now);
-    match (stated, own) {
+    let expires_on = match (stated, own) {
         (Some(stated), Some(own)) => Some(stated.min(own)),
         (stated, own) => stated.or(own),
-    }
+    };
+    expires_on.map(|end| end.min(now + LONGEST_LIFE))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use time::{Date, Month, PrimitiveDateTime, Time, UtcOffset};
 use crate::platform::UnixTime;
 
 /// A point in time: unix seconds as a number or as text, or a date. Not positive is as good as absent.
-pub(in crate::source) fn unix_time(value: &Value) -> Option<UnixTime> {
+pub(super) fn unix_time(value: &Value) -> Option<UnixTime> {
     let seconds = number(value).or_else(|| date(value.as_str()?.trim()))?;
     (seconds > 0).then(|| UnixTime::from_secs(seconds))
 }

@@ -99,7 +99,7 @@ fn is_code(text: &str) -> bool {
 }
 
 /// The first `AADSTS` number in prose.
-fn entra_number(text: &str) -> Option<u64> {
+pub(in crate::source) fn entra_number(text: &str) -> Option<u64> {
     let (_, rest) = text.split_once("AADSTS")?;
     let end = rest
         .find(|character: char| !character.is_ascii_digit())

@@ -3,10 +3,9 @@
 use jobcred_wire::{ErrorCode, Secret};
 use serde_json::Value;
 
-use super::super::answer::{clean, is_end_of_grant, unix_time};
+use super::super::answer::{clean, entra_number, expiry, is_end_of_grant, token};
 use crate::error::TokenError;
 use crate::platform::UnixTime;
-use crate::principal::jwt_expiry;
 use crate::token::AccessToken;
 
 const LOG_IN: &str =
@@ -29,20 +28,9 @@ pub(super) fn read(
     let Ok(Value::Object(fields)) = serde_json::from_slice(output) else {
         return Err(unusable("with something else than a JSON object"));
     };
-    let token = fields
-        .get("accessToken")
-        .and_then(Value::as_str)
-        .filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()))
-        .ok_or_else(|| unusable("without a token"))?;
-    let stated = ["expires_on", "expiresOn"]
-        .iter()
-        .find_map(|name| unix_time(fields.get(*name)?));
-    let expires_on = match (stated, jwt_expiry(token, now)) {
-        (Some(stated), Some(own)) => stated.min(own),
-        (stated, own) => stated
-            .or(own)
-            .ok_or_else(|| unusable("with a token that has no readable expiry"))?,
-    };
+    let token = token(&fields).ok_or_else(|| unusable("without a token"))?;
+    let expires_on = expiry(&fields, token, None, now)
+        .ok_or_else(|| unusable("with a token that has no readable expiry"))?;
     if expires_on <= now {
         return Err(TokenError::new(
             ErrorCode::Transient,
@@ -116,12 +104,4 @@ pub(super) fn refused(code: Option<i32>, words: &str) -> TokenError {
         Some(number) => error.with_issuer_code(format!("AADSTS{number}")),
         None => error,
     }
-}
-
-fn entra_number(words: &str) -> Option<u64> {
-    let (_, rest) = words.split_once("AADSTS")?;
-    let end = rest
-        .find(|character: char| !character.is_ascii_digit())
-        .unwrap_or(rest.len());
-    rest.get(..end)?.parse().ok()
 }

@@ -80,7 +80,10 @@ impl Call<'_> {
         };
         let (output, words) = (group.child.stdout.take(), group.child.stderr.take());
         let ended = timeout(self.patience, async {
-            let (output, words) = tokio::join!(read(output, MOST_OUTPUT), read(words, MOST_WORDS));
+            let (output, words) = tokio::join!(
+                read(output, MOST_OUTPUT, End::First),
+                read(words, MOST_WORDS, End::Last)
+            );
             // Only now: what it left behind in its group may still hold the pipes, and is ended with it.
             let status = group.child.wait().await;
             (output, words, status)
@@ -101,12 +104,23 @@ impl Call<'_> {
     }
 }
 
-/// Everything that is written, of which the first `most` bytes are kept: a program whose output nobody reads would hang.
-async fn read(from: Option<impl AsyncRead + Unpin>, most: usize) -> Zeroizing<Vec<u8>> {
+/// Which end of what is written is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    First,
+    Last,
+}
+
+/// Everything that is written, of which `most` bytes are kept: a program whose output nobody reads would hang.
+async fn read(from: Option<impl AsyncRead + Unpin>, most: usize, end: End) -> Zeroizing<Vec<u8>> {
     let mut kept = Zeroizing::new(Vec::with_capacity(8 * 1024));
     let mut buffer = Zeroizing::new(vec![0; 8 * 1024]);
     let Some(mut from) = from else { return kept };
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if end == End::Last {
+            let excess = (kept.len() + count).saturating_sub(most).min(kept.len());
+            kept.drain(..excess);
+        }
         let room = most.saturating_sub(kept.len());
         kept.extend(buffer.iter().take(count.min(room)));
     }

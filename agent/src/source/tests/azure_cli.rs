@@ -177,14 +177,18 @@ async fn no_argument_can_be_an_option_or_a_file() {
 
 #[tokio::test]
 async fn old_versions_say_local_time_which_the_call_makes_utc() {
-    let moment = "2026-01-15 08:00:00.000000";
+    // An hour after the test's own moment.
+    let moment = "2023-11-14 23:13:20.000000";
     let answer = json!({"accessToken": "opaque", "expiresOn": moment});
-    let got = Cli::new(&says(&answer)).ask().await;
-    // Whether it lies before or after the test's own moment: it is read as UTC.
-    match got {
-        Ok(token) => assert_eq!(token.expires_on.as_secs(), 1_768_464_000),
-        Err(error) => assert!(error.message().contains("already expired"), "{error}"),
-    }
+    let token = Cli::new(&says(&answer)).ask().await.unwrap();
+    assert_eq!(token.expires_on.as_secs(), NOW.as_secs() + 3600);
+}
+
+#[tokio::test]
+async fn no_date_keeps_a_dead_token_for_years() {
+    let answer = json!({"accessToken": "opaque", "expires_on": 4_102_444_800_i64});
+    let token = Cli::new(&says(&answer)).ask().await.unwrap();
+    assert_eq!(token.expires_on.as_secs(), NOW.as_secs() + 48 * 3600);
 }
 
 #[tokio::test]
@@ -256,6 +260,10 @@ async fn refusals_have_a_kind_and_a_next_step() {
         assert!(error.hint().unwrap().contains(hint), "{error:?}");
         assert!(error.message().contains("ended with code 1"), "{error}");
     }
+    // The end of what it says is what counts, however much comes before.
+    let chatty = "yes 'WARNING: this is old' | head -c 100000 >&2; echo 'ERROR: Please run az login' >&2; exit 1";
+    let error = Cli::new(chatty).ask().await.unwrap_err();
+    assert!(error.message().ends_with("Please run az login"), "{error}");
     let error = Cli::new("kill -9 $$").ask().await.unwrap_err();
     assert!(error.message().contains("signal"), "{error}");
 }
