@@ -16,7 +16,6 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time;
 
-use crate::Error;
 use crate::answer;
 use crate::cache::{Cache, Outcome, Slot, Step};
 use crate::error::Attempt;
@@ -24,7 +23,8 @@ use crate::http::{Answer, AnswerReader, Method, encode_request};
 use crate::owner::listener_uid;
 use crate::platform;
 use crate::settings::{Builder, REFRESH_TIMEOUT, Settings};
-use crate::socket::{Broken, Idle, READ_BYTES, describe, sort};
+use crate::socket::{Broken, Idle, READ_BYTES, sort};
+use crate::{Error, ErrorKind};
 
 /// A client of the agent for tasks. Cheap to clone; clones share the cache and the connections.
 ///
@@ -138,13 +138,16 @@ async fn miss(shared: &Arc<Shared>, request: &TokenRequest) -> Outcome {
             match slot.enter(request.min_validity, now, pid) {
                 Step::Use(token) => return Ok(token),
                 Step::Lead(fallback) => return lead(shared, &slot, request, fallback).await,
-                Step::Wait(landed) => {
-                    let token = wait(&slot, landed).await?;
-                    // The one who asked may have needed less life than this caller does.
-                    if answer::lasts(&token, request.min_validity, shared.settings.now()) {
-                        return Ok(token);
+                // The one who asked may have needed less life than this caller does, and had less patience.
+                Step::Wait(landed) => match wait(&slot, landed).await {
+                    Ok(token) => {
+                        if answer::lasts(&token, request.min_validity, shared.settings.now()) {
+                            return Ok(token);
+                        }
                     }
-                }
+                    Err(error) if error.kind() == ErrorKind::Timeout => {}
+                    Err(error) => return Err(error),
+                },
             }
         }
     };
@@ -271,17 +274,14 @@ async fn open(settings: &Settings) -> Result<UnixStream, Error> {
                 Ok(uid) if settings.owner.accepts(uid) => return Ok(stream),
                 Ok(uid) => {
                     foreign = foreign.or(Some(uid));
-                    format!("it belongs to uid {uid}")
+                    Attempt::foreign(path, uid)
                 }
-                Err(error) => describe(&error),
+                Err(error) => Attempt::failed(path, &error),
             },
-            Ok(Err(error)) => describe(&error),
-            Err(_) => describe(&io::ErrorKind::TimedOut.into()),
+            Ok(Err(error)) => Attempt::failed(path, &error),
+            Err(_) => Attempt::failed(path, &io::ErrorKind::TimedOut.into()),
         };
-        attempts.push(Attempt {
-            path: path.clone(),
-            found,
-        });
+        attempts.push(found);
     }
     Err(Error::no_agent(&attempts, foreign))
 }

@@ -8,13 +8,13 @@ use jobcred_wire::{
     TokenRequest, TokenResponse,
 };
 
-use crate::Error;
 use crate::answer;
 use crate::cache::{Cache, Outcome, Slot, Step};
 use crate::http::{Answer, Method, encode_request};
 use crate::platform;
 use crate::settings::{Builder, REFRESH_TIMEOUT, Settings};
 use crate::socket::{Pool, later};
+use crate::{Error, ErrorKind};
 
 /// A client of the agent. Cheap to clone; clones share the cache and the connections.
 ///
@@ -141,13 +141,16 @@ impl Shared {
             match slot.enter(request.min_validity, self.settings.now(), pid) {
                 Step::Use(token) => return Ok(token),
                 Step::Lead(fallback) => return self.lead(&slot, request, fallback, deadline),
-                Step::Wait(landed) => {
-                    let token = wait(&slot, landed, deadline)??;
-                    // The one who asked may have needed less life than this caller does.
-                    if answer::lasts(&token, request.min_validity, self.settings.now()) {
-                        return Ok(token);
+                // The one who asked may have needed less life than this caller does, and had less patience.
+                Step::Wait(landed) => match wait(&slot, landed, deadline)? {
+                    Ok(token) => {
+                        if answer::lasts(&token, request.min_validity, self.settings.now()) {
+                            return Ok(token);
+                        }
                     }
-                }
+                    Err(error) if error.kind() == ErrorKind::Timeout => {}
+                    Err(error) => return Err(error),
+                },
             }
         }
     }

@@ -17,8 +17,8 @@ pub enum ErrorKind {
     Invalid,
     /// Nobody answers at any of the places where an agent could be.
     AgentNotFound,
-    /// Nobody answers at the one place that was named, so there has been an agent, or will be: a chain of credentials must
-    /// not go on to another identity because of it.
+    /// Nobody answers at the one place that was named, so there has been an agent, or will be; or there may be one that could
+    /// not be asked. A chain of credentials must not go on to another identity because of it.
     AgentGone,
     /// Somebody listens, but as a user whose tokens this process must not trust.
     Untrusted,
@@ -52,6 +52,8 @@ struct Inner {
 pub(crate) struct Attempt {
     pub(crate) path: PathBuf,
     pub(crate) found: String,
+    /// Whether that leaves open that there is an agent.
+    pub(crate) is_open: bool,
 }
 
 impl Error {
@@ -193,6 +195,13 @@ impl Error {
                 ),
                 None,
             ),
+            // One that is busy is one, and what this process has run out of says nothing of any.
+            None if attempts.iter().any(|attempt| attempt.is_open) => Self::with(
+                ErrorKind::AgentGone,
+                format!("no jobcred agent could be asked; looked at {list}"),
+                Some("try again; if it lasts, see whether the agent hangs: jobcred status"),
+                None,
+            ),
             None => Self::with(
                 ErrorKind::AgentNotFound,
                 format!("no jobcred agent answers; looked at {list}"),
@@ -322,6 +331,7 @@ mod tests {
         let attempts = ["/run/a", "/tmp/b"].map(|path| Attempt {
             path: PathBuf::from(path),
             found: "nothing there".to_owned(),
+            is_open: false,
         });
         let error = Error::no_agent(&attempts, None);
         let text = error.to_string();

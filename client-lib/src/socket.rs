@@ -134,23 +134,20 @@ fn open(settings: &Settings, deadline: Instant) -> Result<UnixStream, Error> {
     settings.check()?;
     let mut attempts = Vec::new();
     let mut foreign = None;
-    let limit = deadline.min(later(settings.connect_timeout));
     for path in &settings.paths {
+        let limit = deadline.min(later(settings.connect_timeout));
         let found = match connect_to(path, limit) {
             Ok(stream) => match listener_uid(&stream) {
                 Ok(uid) if settings.owner.accepts(uid) => return Ok(stream),
                 Ok(uid) => {
                     foreign = foreign.or(Some(uid));
-                    format!("it belongs to uid {uid}")
+                    Attempt::foreign(path, uid)
                 }
-                Err(error) => describe(&error),
+                Err(error) => Attempt::failed(path, &error),
             },
-            Err(error) => describe(&error),
+            Err(error) => Attempt::failed(path, &error),
         };
-        attempts.push(Attempt {
-            path: path.clone(),
-            found,
-        });
+        attempts.push(found);
     }
     Err(Error::no_agent(&attempts, foreign))
 }
@@ -158,8 +155,33 @@ fn open(settings: &Settings, deadline: Instant) -> Result<UnixStream, Error> {
 /// What is said of a socket that this user may not connect to.
 pub(crate) const CLOSED: &str = "not accessible to this user";
 
+impl Attempt {
+    pub(crate) fn foreign(path: &Path, uid: u32) -> Self {
+        Self {
+            path: path.to_owned(),
+            found: format!("it belongs to uid {uid}"),
+            is_open: false,
+        }
+    }
+
+    pub(crate) fn failed(path: &Path, error: &io::Error) -> Self {
+        let is_busy = matches!(
+            error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+        );
+        let is_short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM]
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(*errno as i32));
+        Self {
+            path: path.to_owned(),
+            found: describe(error),
+            is_open: is_busy || is_short,
+        }
+    }
+}
+
 /// What was found at a path, in words.
-pub(crate) fn describe(error: &io::Error) -> String {
+fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "nothing there".to_owned(),
         io::ErrorKind::ConnectionRefused => "nobody listens".to_owned(),

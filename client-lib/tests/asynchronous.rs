@@ -47,6 +47,42 @@ fn client(path: &std::path::Path) -> AsyncClient {
 }
 
 #[test]
+fn who_needs_a_token_outwaits_who_only_wants_a_newer_one() {
+    let (_dir, path) = place();
+    let (arrived, arrival) = mpsc::channel();
+    let agent = AgentDouble::start(&path, move |_, number| match number {
+        0 => token("first", 1000, 2000),
+        1 => {
+            arrived.send(()).unwrap();
+            Act::Hang
+        }
+        _ => token("second", 8000, 9000),
+    });
+    let clock = Arc::new(AtomicI64::new(0));
+    let client = client_at(&path, &clock);
+    runtime().block_on(async {
+        client.token(&storage()).await.unwrap();
+        clock.store(1500, Ordering::SeqCst);
+        let content = tokio::spawn({
+            let client = client.clone();
+            async move { client.token(&storage()).await.unwrap() }
+        });
+        tokio::task::spawn_blocking(move || arrival.recv().unwrap())
+            .await
+            .unwrap();
+        let demanding = TokenRequest {
+            min_validity: Some(600),
+            ..storage()
+        };
+        let token = client.token(&demanding).await.unwrap();
+        assert_eq!(token.access_token.expose(), "second");
+        let kept = content.await.unwrap();
+        assert_eq!(kept.access_token.expose(), "first");
+    });
+    assert_eq!(agent.requests().len(), 3);
+}
+
+#[test]
 fn the_rules_of_the_cache_are_those_of_the_blocking_client() {
     let (_dir, path) = place();
     let agent = AgentDouble::start(&path, |_, number| match number {

@@ -11,7 +11,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use jobcred_client::{Client, ErrorCode, ErrorKind, NamedIdentity, Target, TokenRequest};
+use jobcred_client::{
+    Client, ErrorCode, ErrorKind, NamedIdentity, SocketSearch, Target, TokenRequest,
+};
 use tempfile::TempDir;
 
 use crate::double::{Act, AgentDouble, error, json, json_bytes, token, token_json};
@@ -345,6 +347,62 @@ fn a_full_backlog_does_not_hang_the_caller() {
     let error = client.status().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AgentGone);
     assert!(error.to_string().contains("too busy"), "{error}");
+
+    // Where no place was named either, a busy agent is one: no chain of credentials may go on without it.
+    let runtime_dir = path.parent().unwrap();
+    std::fs::create_dir(runtime_dir.join("jobcred")).unwrap();
+    std::fs::rename(&path, runtime_dir.join("jobcred/agent.sock")).unwrap();
+    let search = SocketSearch {
+        explicit: None,
+        runtime_dir: Some(runtime_dir.to_str().unwrap().to_owned()),
+        // Nobody's, so that the last place is one where nobody listens.
+        uid: u32::MAX - 1,
+    };
+    let client = Client::builder()
+        .search(search)
+        .connect_timeout(Duration::from_millis(50))
+        .build();
+    let error = client.status().unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Transient, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("agent.sock (too busy"), "{text}");
+    // The time that one place took is not the next one's.
+    assert!(text.contains("/agent.sock (nothing there)"), "{text}");
+    assert_eq!(text.matches("too busy").count(), 1, "{text}");
+}
+
+#[test]
+fn who_needs_a_token_outwaits_who_only_wants_a_newer_one() {
+    let (_dir, path) = place();
+    let arrived = Arc::new(Barrier::new(2));
+    let agent = AgentDouble::start(&path, {
+        let arrived = Arc::clone(&arrived);
+        move |_, number| match number {
+            0 => token("first", 1000, 2000),
+            1 => {
+                arrived.wait();
+                Act::Hang
+            }
+            _ => token("second", 8000, 9000),
+        }
+    });
+    let clock = Arc::new(AtomicI64::new(0));
+    let client = client_at(&path, &clock);
+    client.token(&storage()).unwrap();
+    clock.store(1500, Ordering::SeqCst);
+    thread::scope(|scope| {
+        let content = scope.spawn(|| client.token(&storage()).unwrap());
+        arrived.wait();
+        let demanding = TokenRequest {
+            min_validity: Some(600),
+            ..storage()
+        };
+        let token = client.token(&demanding).unwrap();
+        assert_eq!(token.access_token.expose(), "second");
+        let kept = content.join().unwrap();
+        assert_eq!(kept.access_token.expose(), "first");
+    });
+    assert_eq!(agent.requests().len(), 3);
 }
 
 #[test]
