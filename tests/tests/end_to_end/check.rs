@@ -285,6 +285,28 @@ fn the_write_probe_leaves_nothing_and_overwrites_nothing() {
 }
 
 #[test]
+fn a_write_probe_whose_answer_is_lost_is_taken_back() {
+    for (then, is_left) in [(Behavior::Ok, false), (Behavior::Close, true)] {
+        let scene = Scene::new();
+        let script = scene.storage.script();
+        script.push(Behavior::Ok).push(Behavior::Close).push(then);
+        let (json, code) = scene.json("data", &["--write"]);
+        assert_eq!(code, Some(125), "{json:#}");
+        let requests = scene.storage.requests();
+        let [_, made, ended] = requests.as_slice() else {
+            panic!("{requests:?}")
+        };
+        assert_eq!(
+            (made.method.as_str(), ended.method.as_str()),
+            ("PUT", "DELETE")
+        );
+        assert_eq!(made.path, ended.path);
+        let says_so = json["findings"].to_string().contains("left_behind");
+        assert_eq!(says_so, is_left, "{json:#}");
+    }
+}
+
+#[test]
 fn each_reason_of_the_service_is_told_from_the_others() {
     let scene = Scene::new();
     let refuse = |status, code: &str| {

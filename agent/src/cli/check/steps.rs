@@ -286,6 +286,7 @@ impl Check<'_> {
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
         let making = request::create(self.location, &path, &token.secret, self.clock.now());
         let Some(made) = self.ask("write", making.ok(), token).await else {
+            self.take_back(&path, token).await;
             return;
         };
         if !made.is_success() {
@@ -308,6 +309,28 @@ impl Check<'_> {
                     "It was made by this check, and could not be deleted.",
                 )
                 .fix(format!("Delete it: {}", self.location.url(&path))),
+            );
+        }
+    }
+
+    /// Deletes a file that may have been made, although no answer said so.
+    async fn take_back(&mut self, path: &str, token: &Token) {
+        let ending = request::delete(self.location, path, None, &token.secret, self.clock.now());
+        let is_gone = match ending {
+            Ok(request) => {
+                let answer = self.transport.send(&request).await;
+                answer.is_ok_and(|it| it.status().is_success() || it.status() == 404)
+            }
+            Err(_) => false,
+        };
+        if !is_gone {
+            self.report.finding(
+                Finding::warning(
+                    code::LEFT_BEHIND,
+                    "an empty file may have been made",
+                    "No answer came, neither to the request that makes it nor to the one that deletes it.",
+                )
+                .fix(format!("If it is there, delete it: {}", self.location.url(path))),
             );
         }
     }
