@@ -1,9 +1,11 @@
 # What people and CI run. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run build static wheel dist test test-packages test-clients lint format bench clean
+.PHONY: help run build static wheel dist test test-packages test-containers test-clients lint format bench clean
 
 # Everything is built before anything runs, and what can reach an identity endpoint runs where there is no route out.
 ISOLATED := tests/isolated
+# What starts daemons has processes of its own: with the first of them, all end.
+ALONE := unshare --pid --fork --kill-child --mount-proc
 PYTHON := .venv/bin/python
 
 # The binaries that are shipped. One static build serves the wheel, the archive and the container image: it starts on any
@@ -13,7 +15,7 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 STATIC := $(TARGET_DIR)/$(TRIPLE)/release
 STATIC_FLAGS := -C target-feature=+crt-static \
-	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/jobcred
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +62,13 @@ test-packages: dist ## what is released: installed and used in a clean environme
 	@tests/setup packages
 	$(ISOLATED) $(PYTHON) -m pytest -q tests/packaging
 
+test-containers: wheel ## the image and the examples in deploy/: built, run in an engine, checked by their schemas
+	@tests/setup containers
+	cargo fetch --quiet
+	cargo build -p jobcred-tests --bin jobcred-doubles
+	JOBCRED_TARGET_DIR=$(abspath $(TARGET_DIR)/debug) \
+		$(ISOLATED) $(ALONE) $(PYTHON) -m pytest -q tests/containers
+
 test-clients: ## real SDKs and tools: storage through Azurite, a second container, skopeo
 	@tests/setup clients
 	cargo build --release --workspace --bins
@@ -79,6 +88,8 @@ lint: ## formatting, clippy, licences, Python checks
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/clients
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/benches
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/packaging packaging
+	MYPYPATH=tests/clients .venv/bin/mypy --config-file python-shim/pyproject.toml tests/containers
+	.venv/bin/hadolint Dockerfile deploy/azureml/environment/Dockerfile tests/containers/training/Dockerfile
 
 format: ## put everything into the house's format
 	cargo fmt --all
