@@ -10,7 +10,8 @@ PYTHON := .venv/bin/python
 
 # The binaries that are shipped. One static build serves the wheel, the archive and the container image: it starts on any
 # Linux of its architecture, whatever C library is there. With an explicit target the flags leave build scripts and
-# procedural macros alone, and the paths of the machine that built it stay out of the binaries.
+# procedural macros alone, and the paths of the machine that built it stay out of the binaries. That of the checkout never gets
+# there, and is not named here, so that the image's build, which is at another place, finds the crates compiled.
 TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 STATIC := $(TARGET_DIR)/$(TRIPLE)/release
@@ -65,7 +66,7 @@ test-packages: dist ## what is released: installed and used in a clean environme
 test-containers: wheel ## the image and the examples in deploy/: built, run in an engine, checked by their schemas
 	@tests/setup containers
 	cargo fetch --quiet
-	cargo build -p jobcred-tests --bin jobcred-doubles
+	cargo build --workspace --all-features --bin jobcred-doubles
 	JOBCRED_TARGET_DIR=$(abspath $(TARGET_DIR)/debug) \
 		$(ISOLATED) $(ALONE) $(PYTHON) -m pytest -q tests/containers
 

@@ -18,16 +18,10 @@ TOOLCHAIN = "/opt/rust"
 PYTHON = "/opt/python"
 # What only a compiler or a package manager needs, or a person.
 NOT_FOR_TRAINING = (
-    *("usr/lib/gcc", "usr/libexec/gcc", "usr/include", "usr/lib/x86_64-linux-gnu/*.a", "usr/bin/*-linux-gnu-*"),
-    *(
-        "usr/share/doc",
-        "usr/share/locale",
-        "usr/share/man",
-        "usr/share/perl",
-        "usr/lib/*/perl*",
-        "var/lib/apt",
-        "var/cache",
-    ),
+    *("usr/bin/*-linux-gnu-*", "usr/include", "usr/lib/gcc", "usr/libexec/gcc"),
+    *("usr/lib/*/*.a", "usr/lib/*/gconv", "usr/lib/*/lib*san.so*", "usr/lib/*/perl*"),
+    *("usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/perl"),
+    *("var/cache", "var/lib/apt"),
 )
 
 

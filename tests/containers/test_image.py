@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import stat
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def test_nothing_is_in_it_but_the_programs_the_roots_and_the_folder(
             with tarfile.open(fileobj=io.BytesIO(read(name))) as layer:
                 for member in layer:
                     assert (member.uid, member.gid) == (0, 0), member.name
-                    found[member.name.rstrip("/")] = member.mode
+                    found[member.name.rstrip("/")] = stat.S_IMODE(member.mode)
     assert found == CONTENTS
 
 
