@@ -11,7 +11,7 @@ PYTHON := .venv/bin/python
 # The binaries that are shipped. One static build serves the wheel, the archive and the container image: it starts on any
 # Linux of its architecture, whatever C library is there. With an explicit target the flags leave build scripts and
 # procedural macros alone, and the paths of the machine that built it stay out of the binaries. That of the checkout never gets
-# there, and is not named here, so that the image's build, which is at another place, finds the crates compiled.
+# there, and is not named here, so that the image's build, which is at another place, can take over what is compiled.
 TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 STATIC := $(TARGET_DIR)/$(TRIPLE)/release

@@ -75,9 +75,9 @@ class Builder:
 def build_jobcred(builder: Builder) -> str:
     """The image of this project, by its Dockerfile.
 
-    All that its first stage needs is mounted into an image of next to nothing: the system with its compiler, Rust, and
-    what was compiled of the crates on this machine; changes to that are dropped afterwards. This project's own code
-    is compiled anew, since it is at another place in there.
+    All that its first stage needs is mounted into an image of next to nothing: the system with its compiler, Rust, the
+    crates, and what `make static` has compiled on this machine. Cargo takes that over where sources are the same, and
+    what it compiles beyond it is dropped afterwards.
     """
     cargo_home = os.environ.get("CARGO_HOME") or str(Path.home() / ".cargo")
     base = builder.base(
