@@ -240,7 +240,7 @@ fn with_few_processes() {
     assert_eq!(output.status.code(), Some(126), "{}", text(&output.stderr));
 }
 
-/// Needs root, as above. An agent that was there for declared resources makes place for COMMAND, which finds nothing of it.
+/// Needs root, as above, and a user of its own. An agent that was there for declared resources makes place for COMMAND, which finds nothing of it.
 #[test]
 fn a_command_that_takes_over_finds_its_directory_as_it_was() {
     assert!(nix::unistd::geteuid().is_root(), "run this as root");
@@ -254,7 +254,7 @@ fn a_command_that_takes_over_finds_its_directory_as_it_was() {
         fs::set_permissions(&work, everybody()).unwrap();
         let limit = format!("--nproc={most}:{most}");
         let mut run = place.command("setpriv");
-        run.args(["--reuid=54321", "--clear-groups", "prlimit", &limit, BINARY])
+        run.args(["--reuid=54322", "--clear-groups", "prlimit", &limit, BINARY])
             .args(RUN)
             .args(["/bin/mkdir", "logs"])
             .env("AZUREML_RUN_ID", "run-1")

@@ -44,7 +44,7 @@ impl Kept {
             Vec::new()
         };
         let begin = text.len();
-        self.lines.iter().for_each(|line| text.extend(line));
+        text.extend(self.lines.iter().flatten());
         let Some(mut written) = write(&text)?.checked_sub(begin) else {
             return Ok(());
         };
@@ -82,9 +82,9 @@ mod tests {
     #[test]
     fn what_is_written_is_let_go_and_what_is_not_stays() {
         let mut kept = Kept::default();
-        ["one\n", "two\n", "three\n"]
-            .iter()
-            .for_each(|line| kept.push(line.as_bytes()));
+        for line in ["one\n", "two\n", "three\n"] {
+            kept.push(line.as_bytes());
+        }
         kept.write(|_| Vec::new(), |_| Err(())).unwrap_err();
         assert_eq!(write(&mut kept, 6), "one\ntwo\nthree\n");
         // The second was torn.
