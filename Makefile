@@ -34,20 +34,22 @@ static: ## the binaries that are shipped: statically linked, in target/<triple>/
 	RUSTFLAGS="$(STATIC_FLAGS)" cargo build --release --locked --target $(TRIPLE) \
 		-p jobcred -p docker-credential-jobcred --bins
 
-# Packages built twice from the same sources are the same.
-export SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),315532800)
+# Packages built twice from the same sources are the same. Not exported: crates with C code in them watch this variable, and would
+# be compiled anew after every commit.
+EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),315532800)
+PACKAGED := SOURCE_DATE_EPOCH=$(EPOCH)
 
 wheel: static ## Python wheels in dist/: with the programs for this machine, and without them for all others
 	@tests/setup python
 	rm -f dist/*.whl
 	$(PYTHON) packaging/licences.py $(TRIPLE) >$(STATIC)/THIRD-PARTY-LICENSES
-	cd python-shim && ../$(PYTHON) -m hatchling build -t wheel -d ../dist
-	cd python-shim && JOBCRED_BINARIES=$(abspath $(STATIC)) ../$(PYTHON) -m hatchling build -t wheel -d ../dist
+	cd python-shim && $(PACKAGED) ../$(PYTHON) -m hatchling build -t wheel -d ../dist
+	cd python-shim && $(PACKAGED) JOBCRED_BINARIES=$(abspath $(STATIC)) ../$(PYTHON) -m hatchling build -t wheel -d ../dist
 
 dist: wheel ## what is released, in dist/: the wheels, an archive of the programs, and checksums
 	cargo build --release --locked -p jobcred-capi
 	rm -f dist/*.tar.gz
-	packaging/archive $(STATIC) $(TARGET_DIR)/release dist
+	$(PACKAGED) packaging/archive $(STATIC) $(TARGET_DIR)/release dist
 	cd dist && sha256sum -- *.whl *.tar.gz >SHA256SUMS
 
 test: ## unit, scenario and end-to-end tests of every part

@@ -87,8 +87,6 @@ def build_jobcred(builder: Builder) -> str:
         PATH=f"{TOOLCHAIN}/bin:/usr/sbin:/usr/bin",
         CARGO_HOME=cargo_home,
         CARGO_NET_OFFLINE="true",
-        # A build script looks at it. There is no commit in there to take it from.
-        SOURCE_DATE_EPOCH=os.environ.get("SOURCE_DATE_EPOCH", "315532800"),
     )
     sysroot = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True).stdout.strip()
     target = os.environ.get("CARGO_TARGET_DIR") or str(places.ROOT / "target")
