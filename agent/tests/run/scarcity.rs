@@ -155,9 +155,11 @@ fn with_few_descriptors() {
 #[test]
 fn an_agent_without_descriptors_says_so_once_and_serves_again() {
     let place = Place::new();
+    // It ends with this thread, also when that fails.
     let mut agent = place
-        .command("prlimit")
-        .args(["--nofile=40:40", "--", BINARY, "agent", "--sandbox"])
+        .command("setpriv")
+        .args(["--pdeathsig=KILL", "prlimit", "--nofile=40:40", "--"])
+        .args([BINARY, "agent", "--sandbox"])
         .env("JOBCRED_LOG", "debug")
         .stderr(Stdio::piped())
         .spawn()
