@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use crate::place::{BINARY, LISTENS, Place, Running, text, wait_for_end};
+use crate::place::{BINARY, LISTENS, Place, Running, children, held, text, wait_for_end};
 
 #[test]
 fn an_agent_that_dies_is_started_again_and_the_command_goes_on() {
@@ -33,13 +33,11 @@ fn the_agent_goes_when_the_supervisor_is_killed() {
     let script = "echo ready; exec tail -f /dev/null";
     let running = Running::start(place.jobcred(&["run", "-q", "--", "sh", "-c", script]));
     let agent = place.agent();
-    let supervisor = running.child.id();
-    let children =
-        fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
+    let children = children(running.pid());
     running.signal(Signal::SIGKILL);
     wait_for_end(agent);
-    for pid in children.split_whitespace() {
-        let _ = kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL);
+    for pid in children {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     running.end();
 }
@@ -52,12 +50,12 @@ fn the_agent_holds_nothing_of_the_jobs() {
     outer.args(["run", "-q", "--", "sh", "-c", LISTENS]);
     let running = Running::start(outer);
     let agent = place.agent();
-    for process in [agent, i32::try_from(running.child.id()).unwrap()] {
-        let held: Vec<PathBuf> = fs::read_dir(format!("/proc/{process}/fd"))
-            .unwrap()
-            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
-            .collect();
-        assert!(!held.contains(&PathBuf::from("/dev/zero")), "{held:?}");
+    let zero = PathBuf::from("/dev/zero");
+    let command = children(running.pid())[0];
+    assert!(held(command).contains(&zero), "it is the command's");
+    for process in [agent, running.pid()] {
+        let held = held(process);
+        assert!(!held.contains(&zero), "{held:?}");
     }
     let session = |pid: i32| nix::unistd::getsid(Some(Pid::from_raw(pid))).unwrap();
     assert_eq!(session(agent).as_raw(), agent, "a session of its own");

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
-use crate::place::{BINARY, Place, Running, text};
+use crate::place::{BINARY, Place, Running, held, text};
 
 #[test]
 fn the_ending_is_the_commands() {
@@ -191,11 +191,8 @@ fn an_agent_that_was_started_first_keeps_nothing_of_the_commands() {
     let supervisor: i32 = running.line().parse().unwrap();
     let agent = place.agent_at(&place.sandbox_socket());
     for pid in [supervisor, agent] {
-        let held = fs::read_dir(format!("/proc/{pid}/fd"))
-            .unwrap()
-            .any(|entry| fs::read_link(entry.unwrap().path()).is_ok_and(|target| target == fifo));
         assert!(
-            !held,
+            !held(pid).contains(&fifo),
             "process {pid} of supervisor {supervisor} and agent {agent}"
         );
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid, getsid};
 
-use crate::place::{BINARY, Place, Running, status_line, wait_for_end, wait_until};
+use crate::place::{BINARY, Place, Running, children, held, status_line, wait_for_end, wait_until};
 
 /// A COMMAND that says each signal it gets and whether `run` sent it; USR1 ends it with code 3. Realtime signals never become
 /// one, so each that comes is counted.
@@ -46,14 +46,6 @@ fn witnesses(run: i32) -> [i32; 2] {
         found.len() == 2 && session(found[1]) == found[1]
     });
     [found[0], found[1]]
-}
-
-fn children(pid: i32) -> Vec<i32> {
-    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
-        .unwrap_or_default()
-        .split_whitespace()
-        .map(|pid| pid.parse().unwrap())
-        .collect()
 }
 
 fn arguments(pid: i32) -> Vec<String> {
@@ -174,9 +166,9 @@ fn the_witnesses_end_with_run_and_hold_nothing() {
     let both = witnesses(running.pid());
     let command = children(running.pid())[0];
     for pid in both {
-        let held: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
-            .unwrap()
-            .map(|entry| fs::read_link(entry.unwrap().path()).unwrap())
+        let held = held(pid);
+        let held: Vec<_> = held
+            .iter()
             .map(|target| target.display().to_string())
             .collect();
         let foreign =

@@ -138,6 +138,29 @@ pub(crate) fn status_line(pid: i32, name: &str) -> String {
         .unwrap_or_default()
 }
 
+/// The children of a process, in the order of their start.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+/// What the descriptors of a process lead to. Whoever may not look fails here, and does not find that there is nothing.
+pub(crate) fn held(pid: i32) -> Vec<PathBuf> {
+    let found: Vec<PathBuf> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| match std::fs::read_link(entry.unwrap().path()) {
+            // Closed meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            link => Some(link.unwrap()),
+        })
+        .collect();
+    assert!(!found.is_empty());
+    found
+}
+
 /// Looks until it is so. Whoever waits for what never comes is ended by the test runner.
 pub(crate) fn wait_until(mut holds: impl FnMut() -> bool) {
     while !holds() {
