@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::exit;
+use crate::supervisor::{KEEPS_ENDING, LOST};
 
 const EXAMPLES: &str = "\
 The two common uses:
@@ -212,9 +213,9 @@ pub(super) struct AgentOptions {
     /// What the lines of this job's agents have in common in the job's log.
     #[arg(long, hide = true, value_name = "ID")]
     pub(super) log_id: Option<String>,
-    /// Answer every request with an error: the agent before this one kept ending.
-    #[arg(long, hide = true, requires = "supervised")]
-    pub(super) refuse: bool,
+    /// Answer every request with an error, for this reason.
+    #[arg(long, hide = true, requires = "supervised", value_parser = [KEEPS_ENDING, LOST])]
+    pub(super) refuse: Option<String>,
 }
 
 impl AgentOptions {

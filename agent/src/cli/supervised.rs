@@ -11,7 +11,7 @@ use jobcred_wire::Status;
 use crate::front::leases::Leases;
 use crate::principal::{Pin, Principal};
 use crate::strategy::{ProbeResult, Selection, StartError, reason};
-use crate::supervisor::{Decision, Record, Told, say};
+use crate::supervisor::{Decision, LOST, Record, Told, say};
 
 /// What an agent begins with.
 #[derive(Debug)]
@@ -28,7 +28,10 @@ impl Beginning {
     /// # Errors
     /// The report of all mistakes, for an agent that nobody supervises.
     pub(super) fn read(options: &GlobalOptions, agent: &AgentOptions) -> Result<Self, String> {
-        if agent.refuse {
+        if agent.refuse.as_deref() == Some(LOST) {
+            return Ok(Self::refusing(lost("it could not be kept in memory")));
+        }
+        if agent.refuse.is_some() {
             return Ok(Self::refusing(StartError {
                 code: reason::AGENT_KEEPS_ENDING,
                 message: "jobcred's agent ended several times in a row; it is tried again every half minute".to_owned(),
@@ -96,7 +99,7 @@ impl Beginning {
             if let Some(record) = record
                 && let Err(error) = record.remember(&principal.to_wire())
             {
-                tracing::warn!(%error, "an agent that is started again will not know whose tokens there were");
+                tracing::warn!(%error, "an agent that is started again refuses: it could not know whose tokens there were");
             }
         });
     }
@@ -139,8 +142,9 @@ impl Beginning {
         match (&record.decision, now) {
             (None, Some(now)) => {
                 if let Err(error) = record.note(now) {
-                    // An agent after this one decides for itself, as the first one did.
-                    say(&format!("cannot write down what was decided: {error}"));
+                    say(&format!(
+                        "cannot write down what was decided: {error}; should the agent have to be started again, it refuses"
+                    ));
                 }
             }
             (Some(before), Some(now)) if !before.agrees_with(&now) => {

@@ -34,6 +34,10 @@ pub const ALONE: u8 = b'-';
 pub const STAYS: u8 = b'=';
 /// What the supervisor says over it before it takes its leave, unless it was killed: COMMAND has ended.
 pub const ENDED: u8 = b'.';
+/// Why an agent refuses: the ones before it kept ending.
+pub const KEEPS_ENDING: &str = "keeps-ending";
+/// Why it refuses: what the ones before it decided is not known any more.
+pub const LOST: &str = "lost";
 /// An agent that lived this long was healthy: its death is a new story.
 pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 /// The longest wait before another try.
@@ -60,6 +64,8 @@ pub(super) struct Agent {
     starts: u32,
     /// What was started last, or is to be started next.
     kind: Kind,
+    /// Whether an agent may have decided here before. Without a record the next one does not know what.
+    is_decided: bool,
 }
 
 /// What an agent is started for.
@@ -70,6 +76,8 @@ enum Kind {
     Refusing,
     /// A refusing one that was told to end, so that serving is tried again.
     Leaving,
+    /// It refuses for good: what was decided is not known, and it must not decide otherwise.
+    Lost,
 }
 
 impl Agent {
@@ -86,6 +94,7 @@ impl Agent {
             deaths: 0,
             starts: 0,
             kind: Kind::Serving,
+            is_decided: false,
         }
     }
 
@@ -97,6 +106,11 @@ impl Agent {
     /// Takes it away again.
     pub(super) fn hush(&mut self) {
         self.listener = None;
+    }
+
+    /// Takes note that another agent has served here, somebody else's.
+    pub(super) fn note_other(&mut self) {
+        self.is_decided = true;
     }
 
     /// Whether it has one, so that it is ours to start.
@@ -122,11 +136,18 @@ impl Agent {
         theirs.set_nonblocking(true)?;
         let mut command = words(&self.arguments, &self.variables)?;
         command.args(["--restarts", &self.starts.to_string()]);
-        let mut record = None;
-        if self.kind == Kind::Refusing {
-            command.arg("--refuse");
-        } else {
-            record = self.record.as_ref();
+        if self.is_decided && self.record.is_none() {
+            self.kind = Kind::Lost;
+        }
+        let refusal = match self.kind {
+            Kind::Serving | Kind::Leaving => None,
+            Kind::Refusing => Some(KEEPS_ENDING),
+            Kind::Lost => Some(LOST),
+        };
+        let mut record = self.record.as_ref();
+        if let Some(reason) = refusal {
+            command.args(["--refuse", reason]);
+            record = None;
         }
         hand_over(&mut command, listener, Some(theirs), record)?;
         let child = command.spawn()?;
@@ -134,6 +155,7 @@ impl Agent {
         self.starts = self.starts.saturating_add(1);
         self.lease = Some(ours);
         self.said = ALONE;
+        self.is_decided = true;
         Ok(())
     }
 
@@ -156,7 +178,7 @@ impl Agent {
     /// Takes note that it has lived for [`HEALTHY_AFTER`]. One that only refuses makes place for another try then.
     pub(super) fn on_age(&mut self) {
         match self.kind {
-            Kind::Serving => self.deaths = 0,
+            Kind::Serving | Kind::Lost => self.deaths = 0,
             Kind::Refusing => {
                 self.kind = Kind::Leaving;
                 self.signal(Signal::SIGTERM);

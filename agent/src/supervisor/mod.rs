@@ -31,7 +31,7 @@ use std::os::fd::OwnedFd;
 
 use crate::front::election::Seat;
 
-pub use self::agent::{ALONE, ENDED, OTHERS, STAYS, start_detached};
+pub use self::agent::{ALONE, ENDED, KEEPS_ENDING, LOST, OTHERS, STAYS, start_detached};
 pub(crate) use self::agent::{GIVEN, LEASE};
 pub use self::ending::Ending;
 pub use self::entry::Entry;

@@ -217,10 +217,18 @@ impl Record {
         Ok(())
     }
 
+    /// Where it fails nothing is left to read, so that the next agent refuses: it would decide anew, or take anybody's tokens.
     fn write_at(&mut self, start: u64, text: &[u8]) -> io::Result<()> {
-        self.file.set_len(start)?;
-        self.file.seek(SeekFrom::Start(start))?;
-        self.file.write_all(text)
+        let mut write = || {
+            self.file.set_len(start)?;
+            self.file.seek(SeekFrom::Start(start))?;
+            self.file.write_all(text)
+        };
+        let written = write();
+        if written.is_err() {
+            let _ = self.file.set_len(0);
+        }
+        written
     }
 }
 
@@ -236,8 +244,10 @@ mod tests {
     use std::io::{Seek as _, SeekFrom, Write as _};
 
     use jobcred_wire::PrincipalClaims;
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
 
-    use super::{ConfigText, Decision, Given, Record};
+    use super::{ConfigText, Decision, Given, Record, line};
     use crate::strategy::ProbeResult;
 
     fn given() -> Given {
@@ -246,6 +256,14 @@ mod tests {
                 name: "/etc/a.toml".to_owned(),
                 text: "strategy = \"sandbox\"\n".to_owned(),
             }),
+            probe: Some(ProbeResult::Answered { status: 400, ms: 2 }),
+        }
+    }
+
+    fn decision(fingerprint: &str) -> Decision {
+        Decision {
+            strategy: "kubernetes".to_owned(),
+            fingerprint: fingerprint.to_owned(),
             probe: Some(ProbeResult::Answered { status: 400, ms: 2 }),
         }
     }
@@ -260,11 +278,7 @@ mod tests {
         let mut file = File::from(Record::create(&given()).unwrap());
         let mut first = again(&mut file);
         assert_eq!((&first.given, &first.decision), (&given(), &None));
-        let decision = Decision {
-            strategy: "kubernetes".to_owned(),
-            fingerprint: "ab".to_owned(),
-            probe: None,
-        };
+        let decision = decision("ab");
         first.note(decision.clone()).unwrap();
         let second = again(&mut file);
         assert_eq!(second.given, given());
@@ -280,11 +294,7 @@ mod tests {
         };
         let mut record = again(&mut file);
         assert!(record.remember(&claims("early")).is_err());
-        let decision = Decision {
-            strategy: "kubernetes".to_owned(),
-            fingerprint: "ab".to_owned(),
-            probe: None,
-        };
+        let decision = decision("ab");
         record.note(decision.clone()).unwrap();
         for id in ["a rather long one", "b"] {
             record.remember(&claims(id)).unwrap();
@@ -300,11 +310,6 @@ mod tests {
     #[test]
     fn what_another_runs_agent_told_is_kept_and_never_turned_round() {
         let file = Record::create(&given()).unwrap();
-        let decision = |fingerprint: &str| Decision {
-            strategy: "kubernetes".to_owned(),
-            fingerprint: fingerprint.to_owned(),
-            probe: Some(ProbeResult::Answered { status: 400, ms: 2 }),
-        };
         let claims = |id: &str| PrincipalClaims {
             object_id: Some(id.to_owned()),
             ..PrincipalClaims::default()
@@ -336,6 +341,32 @@ mod tests {
         };
         record.note(decision.clone()).unwrap();
         assert_eq!(again(&mut file).decision, Some(decision));
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_leaves_nothing_to_go_by() {
+        let (given, decision) = (given(), decision("a"));
+        let claims = PrincipalClaims::default();
+        for is_decided in [false, true] {
+            let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+            let mut file = File::from(memfd_create(c"test", flags).unwrap());
+            file.write_all(&line(&given).unwrap()).unwrap();
+            let mut record = again(&mut file);
+            if is_decided {
+                record.note(decision.clone()).unwrap();
+            }
+            // As with a limit of the size of files.
+            fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).unwrap();
+            assert!(again(&mut file).given == given);
+            let failed = if is_decided {
+                record.remember(&claims)
+            } else {
+                record.note(decision.clone())
+            };
+            assert!(failed.is_err());
+            file.seek(SeekFrom::Start(0)).unwrap();
+            assert!(Record::read(file).is_err(), "decided: {is_decided}");
+        }
     }
 
     #[test]

@@ -209,6 +209,7 @@ impl Service {
                     "the agent of another run is gone; this run goes on with one of its own at the same place",
                 );
                 self.phase = Phase::Serving;
+                self.agent.note_other();
                 self.own(socket);
                 self.start_agent();
                 return;
