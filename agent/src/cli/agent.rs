@@ -24,9 +24,11 @@ use crate::front::serve::ConnectionLimits;
 use crate::front::socket::{BindError, BoundSocket, SocketFile, bind_first};
 use crate::journal::Event;
 use crate::strategy::{StartError, Strategy, reason};
-use crate::supervisor::{Entry, GIVEN, LEASE, say};
+use crate::supervisor::{Entry, GIVEN, LEASE, outlive_file_limit, say};
 
 pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions, mut entry: Entry) -> i32 {
+    // Before any thread, and before the first word.
+    outlive_file_limit(&entry);
     if agent.is_of_a_job() {
         // Pipes and locks that are COMMAND's would be kept alive.
         let given = GIVEN.iter().copied();

@@ -15,7 +15,7 @@ pub const GRANT_ENDED: i32 = 119;
 pub const INTERNAL: i32 = 120;
 /// No identity can be had here: `explain`, `agent`, or `run --required`.
 pub const NO_IDENTITY: i32 = 121;
-/// There is no place for the socket, or an agent already answers there: `agent`, or `run --required`.
+/// There is no place for the socket, or no room for the agent, or an agent already answers there: `agent`, or `run --required`.
 pub const NO_SOCKET: i32 = 122;
 /// No agent answers: `token`, `env`, `status`, `health`.
 pub const NO_AGENT: i32 = 123;
@@ -56,7 +56,7 @@ Exit codes:
            `wait`, `health --ready`, `token`, `explain --probe`)
   120      jobcred itself failed; `run` starts COMMAND all the same, unless `--required`
   121      no identity can be had here (`explain`, `check`, `agent`, `run --required`)
-  122      no place for the socket, or an agent already answers there (`agent`, `run --required`)
+  122      no place for the socket, no room for the agent, or one already answers there (`agent`, `run --required`)
   123      no agent answers (`token`, `env`, `status`, `health`)
   124      not all declared resources are there in time (`wait`, `run --required`), or yet (`health --ready`)
   125      the agent answered with an error: refused, not to be had, or upstream is down (`token`); storage says no (`check`)

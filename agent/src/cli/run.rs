@@ -15,6 +15,7 @@ use crate::strategy::{ProbeResult, Selection};
 use crate::supervisor::{self, AgentPlan, Ending, Entry, Plan, PostMortemPlan, PrefetchPlan, say};
 
 pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> Ending {
+    supervisor::guard_words();
     let setup = match Setup::read(options) {
         Ok(setup) => setup,
         Err(report) => {
@@ -109,7 +110,7 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
     };
     let plan = Plan {
         command: run.command,
-        required,
+        required: required.then_some(exit::NO_SOCKET),
         variables,
         agent,
         prefetch,

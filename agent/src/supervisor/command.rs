@@ -12,7 +12,7 @@ use command_fds::CommandFdExt as _;
 use nix::errno::Errno;
 
 use super::signals::Signals;
-use super::{Entry, Plan, say};
+use super::{Entry, Plan};
 
 /// The exit code of shells for a command that is not there.
 const NOT_FOUND: i32 = 127;
@@ -50,57 +50,78 @@ impl Failure {
     }
 }
 
-/// Starts COMMAND. `search_path` is `PATH`.
-pub(super) fn spawn(plan: &Plan, search_path: Option<&str>) -> Result<Child, Failure> {
+/// COMMAND, started.
+pub(super) struct Started {
+    pub(super) child: Child,
+    /// What is to be said of it, once signals are blocked again.
+    pub(super) notice: Option<&'static str>,
+}
+
+/// Starts COMMAND. `search_path` is `PATH`. Says nothing: a word may raise signals, which are not blocked now.
+pub(super) fn spawn(plan: &Plan, search_path: Option<&str>) -> Result<Started, Failure> {
     let [program, arguments @ ..] = plan.command.as_slice() else {
         return Err(Failure::new(
             OsStr::new("run"),
             &io::ErrorKind::NotFound.into(),
         ));
     };
-    let mut full = words(program, arguments);
-    full.envs(plan.variables.iter().map(|(name, value)| (name, value)));
-    let error = match full.spawn() {
-        Ok(child) => return Ok(child),
-        Err(error) => error,
+    let full = |mut command: Command| {
+        command.envs(plan.variables.iter().map(|(name, value)| (name, value)));
+        command
     };
-    let second = match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
-        // A script without a first line that names its interpreter: every shell, and execvp(3), hands it to sh.
-        Errno::ENOEXEC => find(program, search_path).map(|path| {
-            let mut shell = words(OsStr::new("/bin/sh"), &[path.into_os_string()]);
-            shell.args(arguments);
-            shell.envs(plan.variables.iter().map(|(name, value)| (name, value)));
-            shell
-        }),
-        // The environment is too large by what we added: COMMAND matters more.
-        Errno::E2BIG => {
-            say(
-                "the environment is full: COMMAND runs without JOBCRED_SOCKET and does not find the agent",
-            );
-            Some(words(program, arguments))
+    let (mut notice, mut started) = (None, full(words(program, arguments)).spawn());
+    if let Err(error) = &started {
+        match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+            Errno::ENOEXEC => {
+                if let Some(shell) = by_shell(program, arguments, search_path) {
+                    started = full(shell).spawn();
+                }
+            }
+            // The environment is too large by what we added: COMMAND matters more.
+            Errno::E2BIG => {
+                notice = Some(
+                    "the environment is full: COMMAND runs without JOBCRED_SOCKET and does not find the agent",
+                );
+                started = words(program, arguments).spawn();
+            }
+            _ => {}
         }
-        _ => None,
-    };
-    match second.map(|mut command| command.spawn()) {
-        Some(Ok(child)) => Ok(child),
-        Some(Err(error)) => Err(Failure::new(program, &error)),
-        None => Err(Failure::new(program, &error)),
+    }
+    match started {
+        Ok(child) => Ok(Started { child, notice }),
+        Err(error) => Err(Failure::new(program, &error)),
     }
 }
 
 /// Becomes COMMAND, with the signal mask as it was given, when there is no room for COMMAND beside this process: it runs as it
-/// would without us, though nobody serves it then. Comes back only if that fails, too.
-pub(super) fn become_it(plan: &Plan, entry: &Entry, before: &Failure) -> Failure {
-    say(&format!(
-        "{}; it runs in place of jobcred, without an agent",
-        before.message
-    ));
+/// would without us, though nobody serves it then. Comes back only if that fails, too. `signals` are those that have come so far.
+pub(super) fn become_it(
+    plan: &Plan,
+    entry: &Entry,
+    search_path: Option<&str>,
+    signals: &[i32],
+) -> Failure {
     let [program, arguments @ ..] = plan.command.as_slice() else {
         return Failure::new(OsStr::new("run"), &io::ErrorKind::NotFound.into());
     };
     // The place of the start is still the current one, and no descriptor of COMMAND's has been closed.
-    let mut command = words(program, arguments);
-    Signals::with_entry_mask(entry, || Failure::new(program, &command.exec())).0
+    Signals::with_entry_state(entry, signals, || {
+        let mut error = words(program, arguments).exec();
+        if error.raw_os_error() == Some(Errno::ENOEXEC as i32)
+            && let Some(mut shell) = by_shell(program, arguments, search_path)
+        {
+            error = shell.exec();
+        }
+        Failure::new(program, &error)
+    })
+}
+
+/// A script without a first line that names its interpreter: every shell, and execvp(3), hands it to sh.
+fn by_shell(program: &OsStr, arguments: &[OsString], search_path: Option<&str>) -> Option<Command> {
+    let path = find(program, search_path)?;
+    let mut shell = words(OsStr::new("/bin/sh"), &[path.into_os_string()]);
+    shell.args(arguments);
+    Some(shell)
 }
 
 /// A program and its arguments, to be started by fork and exec.

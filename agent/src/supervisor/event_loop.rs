@@ -8,11 +8,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
+use super::command::Started;
 use super::passing::take_in;
 use super::post_mortem::{Signalled, post_mortem};
 use super::prefetch::{Prefetch, PrefetchPlan, Verdict};
 use super::service::Service;
-use super::signals::{Received, Relation, Signals, send};
+use super::signals::{Received, Relation, Signals, notice_children, send};
 use super::timer::Timer;
 use super::witness::Witnesses;
 use super::{Ending, Entry, Plan, command, say};
@@ -24,6 +25,8 @@ const CHANGES: WaitOptions = WaitOptions::NOHANG
 
 /// In place of COMMAND's pid before it is started: no process has it.
 const NOBODY: i32 = 0;
+/// Said where there can be no agent.
+const NOT_WITHOUT: &str = "COMMAND is not started, because an agent is required";
 
 struct Supervisor {
     signals: Signals,
@@ -58,70 +61,79 @@ pub fn run(mut plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Endin
     let _ = nix::sys::prctl::set_dumpable(false);
     // From here on a signal waits until COMMAND is there to get it.
     let watch = Signals::block_all().and_then(|signals| Ok((signals, Timer::new()?)));
-    let agent = plan.agent.take();
-    let mut watch = watch.map(|(signals, timer)| {
-        let service = agent.map(|agent| Service::new(agent, timer));
-        Supervisor::new(signals, service)
-    });
+    notice_children(&entry);
+    let (signals, timer) = match watch {
+        Ok(watch) => watch,
+        Err(errno) => {
+            let why = format!("cannot watch for signals: {}", errno.desc());
+            // What we hold may be what COMMAND lacks.
+            plan.agent = None;
+            return in_place(&plan, &entry, search_path, &why, &[]);
+        }
+    };
+    let service = plan.agent.take().map(|agent| Service::new(agent, timer));
+    let mut supervisor = Supervisor::new(signals, service);
     let prefetch = plan.prefetch.take();
-    let is_held = prefetch.is_some();
-    let mut kept = Vec::new();
-    if let (Ok(supervisor), Some(prefetch)) = (&mut watch, prefetch) {
+    // Before COMMAND only where COMMAND hangs on it.
+    let is_first = prefetch.is_some() || plan.required.is_some();
+    if let (Some(service), true) = (&mut supervisor.service, is_first) {
+        match plan.required {
+            Some(code) => {
+                if let Err(error) = service.start_required() {
+                    say(&format!("cannot start the agent: {error}"));
+                    say(NOT_WITHOUT);
+                    return Ending::Exited(code);
+                }
+            }
+            None => service.start(),
+        }
+    }
+    let mut early = Vec::new();
+    if let Some(prefetch) = prefetch {
         match supervisor.hold(&entry, prefetch) {
-            Held::Start(signals) => kept = signals,
+            Held::Start(signals) => early = signals,
             Held::End(ending) => {
                 supervisor.end_service();
                 return ending;
             }
         }
     }
+    early.extend(supervisor.signals.early());
     let (spawned, caught) = Signals::with_entry_mask(&entry, || command::spawn(&plan, search_path));
-    let child = match spawned {
-        Ok(child) => child,
-        Err(failure) if failure.is_for_want_of_room && !plan.required => {
-            // What we hold may be what COMMAND lacks.
-            if let Ok(mut supervisor) = watch {
-                supervisor.leave_service(false);
-            }
-            let failure = command::become_it(&plan, &entry, &failure);
-            say(&failure.message);
-            return Ending::Exited(failure.code);
+    early.extend(caught);
+    let Started { child, notice } = match spawned {
+        Ok(started) => started,
+        Err(failure) if failure.is_for_want_of_room => {
+            early.extend(supervisor.leave_service(false));
+            early.extend(supervisor.signals.early());
+            drop(supervisor);
+            return in_place(&plan, &entry, search_path, &failure.message, &early);
         }
         Err(failure) => {
             say(&failure.message);
-            if let (Ok(supervisor), true) = (&mut watch, is_held) {
+            if is_first {
                 supervisor.end_service();
             }
             return Ending::Exited(failure.code);
         }
     };
+    if let Some(notice) = notice {
+        say(notice);
+    }
     entry.close_descriptors();
     // The directory is COMMAND's too: it may want to leave it and unmount it. No path that is used from here on is relative.
     let _ = nix::unistd::chdir("/");
-    let mut supervisor = match watch {
-        Ok(supervisor) => supervisor,
-        Err(errno) => {
-            say(&format!(
-                "cannot watch for signals ({errno}); COMMAND runs without an agent"
-            ));
-            return wait_only(child);
-        }
-    };
     release_streams();
     let command = child.id().cast_signed();
     // Waiting goes through the kernel's own call below; dropping the handle leaves the process alone.
     drop(child);
     supervisor.command = command;
-    for number in kept
-        .into_iter()
-        .chain(caught)
-        .filter(|number| *number != Signal::SIGCHLD as i32)
-    {
+    for number in early {
         supervisor.signalled.note(number);
         supervisor.note_job_control(number);
         send(command, number);
     }
-    if let (Some(service), false) = (&mut supervisor.service, is_held) {
+    if let (Some(service), false) = (&mut supervisor.service, is_first) {
         service.start();
     }
     supervisor.witnesses = Witnesses::start().ok();
@@ -145,9 +157,7 @@ fn release_streams() {
 /// What a signal that comes before COMMAND does: what it would do to a process that has set up nothing yet. Inside, the
 /// ending that it makes.
 fn undisturbed(received: Received, entry: &Entry) -> Option<Ending> {
-    // A write to a closed stderr raises it here.
-    let is_own = received.sender == nix::unistd::getpid().as_raw();
-    if is_own || entry.ignores(received.number) {
+    if received.is_own(nix::unistd::getpid().as_raw()) || entry.ignores(received.number) {
         return None;
     }
     match Signal::try_from(received.number) {
@@ -160,16 +170,26 @@ fn undisturbed(received: Received, entry: &Entry) -> Option<Ending> {
     }
 }
 
-/// The last resort when the kernel gives us no descriptors to watch.
-fn wait_only(mut child: std::process::Child) -> Ending {
-    use std::os::unix::process::ExitStatusExt as _;
-    match child.wait() {
-        Ok(status) => match (status.code(), status.signal()) {
-            (Some(code), _) => Ending::Exited(code),
-            (None, signal) => Ending::Killed(signal.unwrap_or(0)),
-        },
-        Err(_) => Ending::Exited(1),
+/// The last resort where there is no room for COMMAND, or for what watches over it, beside this process: it runs in its place.
+/// Comes back where COMMAND may not, or cannot. `signals` are those that have come so far.
+fn in_place(
+    plan: &Plan,
+    entry: &Entry,
+    search_path: Option<&str>,
+    why: &str,
+    signals: &[i32],
+) -> Ending {
+    if let Some(code) = plan.required {
+        say(why);
+        say(NOT_WITHOUT);
+        return Ending::Exited(code);
     }
+    say(&format!(
+        "{why}; COMMAND runs in place of jobcred, without an agent"
+    ));
+    let failure = command::become_it(plan, entry, search_path, signals);
+    say(&failure.message);
+    Ending::Exited(failure.code)
 }
 
 impl Supervisor {
@@ -187,13 +207,10 @@ impl Supervisor {
         }
     }
 
-    /// Sees to the agent before COMMAND, and holds COMMAND back until its declared resources are there or it shall start
-    /// without them. A signal does what it would do to a COMMAND that has only just begun.
+    /// Holds COMMAND back until its declared resources are there or it shall start without them. A signal does what it would do
+    /// to a COMMAND that has only just begun.
     fn hold(&mut self, entry: &Entry, plan: PrefetchPlan) -> Held {
         let mut kept = Vec::new();
-        if let Some(service) = &mut self.service {
-            service.start();
-        }
         // Without a timer nothing could end the wait.
         let Ok(mut prefetch) = Prefetch::begin(plan) else {
             return Held::Start(kept);
@@ -326,10 +343,12 @@ impl Supervisor {
         self.leave_service(true);
     }
 
-    /// Takes leave of the agent, and tells it whether COMMAND `has_ended`. It is not waited for long.
-    fn leave_service(&mut self, has_ended: bool) {
+    /// Takes leave of the agent, and tells it whether COMMAND `has_ended`. It is not waited for long. The signals that came
+    /// meanwhile, for a COMMAND that is still to come.
+    fn leave_service(&mut self, has_ended: bool) -> Vec<i32> {
+        let mut early = Vec::new();
         let Some(service) = &mut self.service else {
-            return;
+            return early;
         };
         service.leave(has_ended);
         while self
@@ -338,8 +357,9 @@ impl Supervisor {
             .is_some_and(|service| !service.has_left())
         {
             self.wait_for_event(None);
-            while self.signals.next().is_some() {}
+            early.extend(self.signals.early());
             self.reap();
         }
+        early
     }
 }

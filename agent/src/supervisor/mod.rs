@@ -42,6 +42,7 @@ pub use self::post_mortem::PostMortemPlan;
 pub use self::prefetch::PrefetchPlan;
 pub use self::record::{ConfigText, Decision, Given, Record};
 pub use self::say::say;
+pub use self::signals::{guard_words, outlive_file_limit};
 pub use self::witness::serve_as_witness;
 
 /// What to run and with what.
@@ -49,8 +50,8 @@ pub use self::witness::serve_as_witness;
 pub struct Plan {
     /// COMMAND and its arguments; never empty.
     pub command: Vec<OsString>,
-    /// Whether COMMAND may not run without an agent.
-    pub required: bool,
+    /// How `run` ends where there can be no agent and COMMAND may not run without one; `None` where it may.
+    pub required: Option<i32>,
     /// Variables COMMAND gets on top of the ones we were given.
     pub variables: Vec<(String, String)>,
     /// The socket, and how to start the agent that answers on it; `None` when there is no place for a socket.

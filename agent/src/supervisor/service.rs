@@ -94,6 +94,17 @@ impl Service {
         }
     }
 
+    /// The same for a COMMAND that may not run without an agent: an error where it cannot be started.
+    pub(super) fn start_required(&mut self) -> std::io::Result<()> {
+        if !self.agent.is_ours() {
+            self.start();
+            return Ok(());
+        }
+        self.agent.start()?;
+        self.timer.start(HEALTHY_AFTER);
+        Ok(())
+    }
+
     /// How often our own agent was started again.
     pub(super) fn restarts(&self) -> u32 {
         self.agent.restarts()

@@ -10,6 +10,7 @@
 mod agent;
 mod command;
 mod group;
+mod limits;
 mod orphans;
 mod place;
 mod scarcity;

@@ -144,12 +144,16 @@ fn with_few_descriptors() {
     let output = limited(&place, "--nofile=4:4", &RUN);
     check(
         &output,
-        "it runs in place of jobcred, without an agent",
+        "COMMAND runs in place of jobcred, without an agent",
         "four",
     );
-    let output = limited(&place, "--nofile=4:4", &REQUIRED);
-    assert_ne!(output.status.code(), Some(9));
-    assert_eq!(text(&output.stdout), "");
+    for most in 4..10 {
+        let limit = format!("--nofile={most}:{most}");
+        let output = limited(&place, &limit, &REQUIRED);
+        let errors = text(&output.stderr);
+        assert_eq!(text(&output.stdout), "", "{most}: {errors}");
+        assert_eq!(output.status.code(), Some(122), "{most}: {errors}");
+    }
 }
 
 #[test]
@@ -227,7 +231,7 @@ fn with_few_processes() {
     };
     check(
         &as_nobody("--nproc=1:1", &RUN),
-        "it runs in place of jobcred, without an agent",
+        "COMMAND runs in place of jobcred, without an agent",
         "one",
     );
     // COMMAND comes first: the agent is what is missing then, and is tried again.
@@ -237,9 +241,55 @@ fn with_few_processes() {
         "two",
     );
     check(&as_nobody("--nproc=3:3", &RUN), "", "three");
-    let output = as_nobody("--nproc=1:1", &REQUIRED);
-    assert_eq!(text(&output.stdout), "");
-    assert_eq!(output.status.code(), Some(126), "{}", text(&output.stderr));
+    // No room for the agent, and none beside it.
+    for limit in ["--nproc=1:1", "--nproc=2:2"] {
+        let output = as_nobody(limit, &REQUIRED);
+        assert_eq!(text(&output.stdout), "", "{limit}");
+        assert_eq!(output.status.code(), Some(122), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("an agent is required"));
+    }
+}
+
+/// Needs root, as above, and a user of its own: a process of another test's would be one too many.
+#[test]
+fn a_signal_that_came_before_there_was_room_is_the_commands() {
+    let place = Place::new();
+    fs::set_permissions(
+        place.file(""),
+        std::os::unix::fs::PermissionsExt::from_mode(0o777),
+    )
+    .unwrap();
+    // Blocked, so that it waits for COMMAND.
+    let starts = "import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.kill(os.getpid(), signal.SIGTERM)
+os.execv(sys.argv[1], sys.argv[1:])";
+    let waiting = |run: &[&str]| {
+        let mut command = place.command("setpriv");
+        command.args(["--reuid=54323", "--clear-groups", "prlimit", "--nproc=2:2"]);
+        command.args(["python3", "-S", "-c", starts]);
+        // There is room for the agent, which is needed first, and none for COMMAND then.
+        command.env("JOBCRED_RESOURCES", "https://storage.azure.com");
+        let output = command
+            .args(run)
+            .args(["/bin/cat", "/proc/self/status"])
+            .output();
+        let output = output.unwrap();
+        let told = text(&output.stdout);
+        let line = told.lines().find(|line| line.starts_with("ShdPnd:"));
+        (line.map(str::to_owned), text(&output.stderr))
+    };
+    let (plain, errors) = waiting(&[]);
+    assert!(
+        plain.as_ref().is_some_and(|line| line.ends_with("4000")),
+        "{plain:?} {errors}"
+    );
+    let (ours, errors) = waiting(&[BINARY, "run", "--sandbox", "--"]);
+    assert!(
+        errors.contains("COMMAND runs in place of jobcred"),
+        "{errors}"
+    );
+    assert_eq!(ours, plain);
 }
 
 /// Needs root, as above, and a user of its own. An agent that was there for declared resources makes place for COMMAND, which finds nothing of it.

@@ -96,6 +96,85 @@ fn a_group_that_is_stopped_stops_whole_and_goes_on_whole() {
     assert_eq!(running.end().1.signal(), Some(15));
 }
 
+/// A COMMAND that counts SIGTERM and is not done with the first before the second; USR1 ends it with code 3.
+const INSISTS: &str = r#"
+import os, signal, sys
+count = 0
+def terminated(*_):
+    global count
+    count += 1
+    mine = count
+    os.write(1, f"TERM {mine}\n".encode())
+    while count < 2:
+        signal.pause()
+    os.write(1, f"done {mine}\n".encode())
+signal.signal(signal.SIGTERM, terminated)
+signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3))
+print("ready", flush=True)
+while True:
+    signal.pause()
+"#;
+
+#[test]
+fn a_second_signal_reaches_a_command_that_handles_the_first() {
+    let place = Place::new();
+    let mut running = Running::start(place.jobcred(&["run", "-q", "--", "python3", "-c", INSISTS]));
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.line(), "TERM 1");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.line(), "TERM 2");
+    assert_eq!([running.line(), running.line()], ["done 2", "done 1"]);
+    running.signal(Signal::SIGUSR1);
+    let (rest, status) = running.end();
+    assert_eq!((rest.as_str(), status.code()), ("", Some(3)));
+}
+
+#[test]
+fn a_timer_that_was_set_before_the_start_is_the_commands() {
+    let place = Place::new();
+    // Blocked, so that it does not matter how early it fires. COMMAND has no timer of its own: a child inherits none.
+    let starts = "import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+os.execvp(sys.argv[1], sys.argv[1:])";
+    let waits = "import signal; print(signal.sigwait([signal.SIGALRM]).name)";
+    for run in [&[][..], &[BINARY, "run", "-q", "--sandbox", "--"]] {
+        let output = place
+            .command("python3")
+            .args(["-S", "-c", starts])
+            .args(run)
+            .args(["python3", "-S", "-c", waits])
+            .output()
+            .unwrap();
+        assert_eq!(text(&output.stdout), "SIGALRM\n", "{run:?}");
+    }
+}
+
+#[test]
+fn where_ends_of_children_are_ignored_the_agents_is_noticed_before_the_command() {
+    use std::net::TcpListener;
+    let place = Place::new();
+    // It never answers, so that COMMAND is held back.
+    let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/", endpoint.local_addr().unwrap());
+    let mut run = place.command("env");
+    run.args(["--ignore-signal=CHLD", BINARY, "run", "-q", "--", "true"])
+        .env("JOBCRED_RESOURCES", "https://storage.azure.com")
+        .env("JOBCRED_PREFETCH_TIMEOUT", "30s")
+        .env("MSI_ENDPOINT", address)
+        .env("MSI_SECRET", "a secret of some length")
+        .stderr(std::process::Stdio::null());
+    let mut run = run.spawn().unwrap();
+    let pid = i32::try_from(run.id()).unwrap();
+    let (_first, _) = endpoint.accept().unwrap();
+    let agent = place.agent();
+    kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
+    let (_second, _) = endpoint.accept().unwrap();
+    assert_ne!(place.agent(), agent);
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    assert_eq!(run.wait().unwrap().signal(), Some(15));
+}
+
 #[test]
 fn realtime_signals_are_passed_on() {
     let place = Place::new();

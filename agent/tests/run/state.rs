@@ -75,6 +75,8 @@ fn the_command_inherits_what_it_would_inherit_without_us() {
             "--stack=9000000:",
             "--",
         ],
+        vec!["prlimit", "--fsize=0:0", "--"],
+        vec!["env", "--ignore-signal=XFSZ,TTOU"],
         vec!["taskset", "1"],
         vec!["choom", "-n", "500", "--"],
         vec!["timeout", "100"],

@@ -78,6 +78,41 @@ os.waitpid(pid, 0)
 print("well")
 "#;
 
+/// Starts a command line in the background of a shell whose terminal stops what writes from there.
+const STOPS: &str = r#"
+import os, pty, select, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp("bash", ["bash", "--norc", "--noprofile", "--noediting", "-i"])
+def expect(what):
+    seen = ""
+    while what not in seen:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        if not ready:
+            sys.exit(f"never shown: {what}\n{seen}")
+        seen += os.read(terminal, 4096).decode(errors="replace")
+os.write(terminal, b"PS1='ready''> '\n")
+expect("ready> ")
+words = " ".join(sys.argv[1:])
+os.write(terminal, f"stty tostop; {words} sh -c 'exit 5' & wait $!; echo code=$?.\n".encode())
+expect("code=5.")
+os.write(terminal, b"exit\n")
+os.close(terminal)
+os.waitpid(pid, 0)
+print("well")
+"#;
+
+#[test]
+fn in_the_background_no_word_of_ours_stops_the_command() {
+    let place = Place::new();
+    let output = place
+        .command("python3")
+        .args(["-c", STOPS, BINARY, "run", "--sandbox", "--"])
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout), "well\n", "{}", text(&output.stderr));
+}
+
 #[test]
 fn what_is_typed_and_resized_and_stopped_is_the_commands() {
     let place = Place::new();
