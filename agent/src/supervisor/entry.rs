@@ -69,6 +69,13 @@ fn open_descriptors() -> Vec<i32> {
     found
 }
 
+/// Whether a process has a handler for the signal of this number, or has it blocked to take it in at its leisure. False where it
+/// cannot be told: the kernel shows a signal that is waited for (`sigwait`) at this moment like one that nobody cares for.
+pub(super) fn handles(pid: i32, number: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    (mask(&status, "SigCgt:") | mask(&status, "SigBlk:")) & bit(number) != 0
+}
+
 fn mask(status: &str, name: &str) -> u64 {
     status
         .lines()

@@ -3,8 +3,9 @@
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use super::entry::handles;
 use super::signals::{Received, Relation, Signals, to_forward};
-use super::witness::{Seen, Witnesses};
+use super::witness::{Reach, Seen, Witnesses};
 
 /// What the kernel sends about children: never to a group.
 const CHILD: i32 = Signal::SIGCHLD as i32;
@@ -15,7 +16,7 @@ const STOPS: [i32; 3] = [
     Signal::SIGTTIN as i32,
     Signal::SIGTTOU as i32,
 ];
-/// How long to wait for a signal that a witness has and this process has not, in milliseconds.
+/// How long to wait for a signal that a witness has and this process has not, or the other way round, in milliseconds.
 const MIDDLE: u8 = 2;
 
 /// What became of the signals that waited.
@@ -39,10 +40,26 @@ pub(super) fn take_in(
             next,
             || witnesses.ask(),
             || Relation::to(command),
+            |received| swept(received, command),
             || wait_shortly(signals),
         ),
-        None => decide(next, Seen::default, || Relation::to(command), || ()),
+        None => decide(
+            next,
+            Seen::default,
+            || Relation::to(command),
+            |_| false,
+            || (),
+        ),
     }
+}
+
+/// Whether COMMAND has a signal that both witnesses have. It was sent to every process, and so to COMMAND; or to every one of our
+/// file (`kill $(pidof jobcred)`), and COMMAND is not among those. To be sent once more is what harms a COMMAND that handles it:
+/// it may give up saving. One that does not has ended by it if it was sent, and is to end by it if not.
+fn swept(received: &Received, command: i32) -> bool {
+    // `kill -1` by a process of the container spares PID 1: what the witnesses have of that would hide one that is meant for us.
+    let may_be_older = received.sender != 0 && nix::unistd::getpid().as_raw() == 1;
+    !may_be_older && handles(command, received.number)
 }
 
 /// Until one comes, but not long: the kernel is in the middle of telling the group, or there is none to come.
@@ -55,6 +72,7 @@ fn decide(
     mut next: impl FnMut() -> Option<Received>,
     mut ask: impl FnMut() -> Seen,
     relation: impl Fn() -> Relation,
+    swept: impl Fn(&Received) -> bool,
     wait: impl Fn(),
 ) -> Passed {
     let mut passed = Passed::default();
@@ -76,15 +94,27 @@ fn decide(
         is_news = false;
         let is_with_us = relation().same_group;
         let mut seen = ask();
-        // What went to our group is no business of a COMMAND that has left it, unless it is told by us.
         let has_it = |seen: &mut Seen, received: &Received| {
-            is_with_us && !received.from_kernel && seen.take(received)
-        };
-        for (number, received) in undecided {
-            if !has_it(&mut seen, &received) {
-                passed.to_send.push(number);
+            if received.from_kernel {
+                return false;
             }
+            match seen.take(received) {
+                // What went to our group is no business of a COMMAND that has left it, unless it is told by us.
+                Some(Reach::Group) => is_with_us,
+                Some(Reach::Everybody) => swept(received),
+                None => false,
+            }
+        };
+        undecided.retain(|(_, received)| !has_it(&mut seen, received));
+        if undecided.iter().any(|(_, received)| !received.from_kernel) {
+            // Whoever sends it to one process after the other may have begun with this one.
+            wait();
+            seen.extend(ask());
+            undecided.retain(|(_, received)| !has_it(&mut seen, received));
         }
+        passed
+            .to_send
+            .extend(undecided.iter().map(|(number, _)| *number));
         // One of which the witnesses told may come here a moment later.
         let mut late = take(&mut passed);
         late.retain(|(_, received)| !has_it(&mut seen, received));
@@ -126,7 +156,7 @@ mod tests {
 
     use super::{CONTINUE, Passed, STOPS, decide};
     use crate::supervisor::signals::{Received, Relation};
-    use crate::supervisor::witness::Seen;
+    use crate::supervisor::witness::{Reach, Seen};
 
     const TERM: i32 = 15;
     const WINCH: i32 = 28;
@@ -147,6 +177,15 @@ mod tests {
         answers: [&[i32]; M],
         same_group: bool,
     ) -> Passed {
+        passed_of(looks, answers, Reach::Group, same_group)
+    }
+
+    fn passed_of<const N: usize, const M: usize>(
+        looks: [&[Received]; N],
+        answers: [&[i32]; M],
+        reach: Reach,
+        same_group: bool,
+    ) -> Passed {
         let looks = RefCell::new(
             looks
                 .map(<[Received]>::to_vec)
@@ -165,7 +204,7 @@ mod tests {
         };
         let ask = || {
             let told = answers.next().unwrap_or_default();
-            Seen::told(told.iter().map(|number| (*number, SENDER)))
+            Seen::told(told.iter().map(|number| (*number, SENDER, reach)))
         };
         let relation = || Relation {
             own_pid: 10,
@@ -173,7 +212,9 @@ mod tests {
             same_group,
             leads_session: false,
         };
-        decide(next, ask, relation, || ())
+        // COMMAND handles this one alone.
+        let swept = |received: &Received| received.number == TERM;
+        decide(next, ask, relation, swept, || ())
     }
 
     #[test]
@@ -201,6 +242,23 @@ mod tests {
         assert_eq!(two.to_send, [1]);
         let two = passed([&[sent(1)], &[sent(TERM)]], [&[], &[]], true);
         assert_eq!(two.to_send, [1, TERM]);
+    }
+
+    #[test]
+    fn what_everybody_got_is_sent_only_where_it_cannot_come_twice() {
+        for same_group in [true, false] {
+            let looks = [&[sent(TERM), sent(1)][..]];
+            let one = passed_of(looks, [&[TERM, 1]], Reach::Everybody, same_group);
+            assert_eq!((one.received, one.to_send), (vec![TERM, 1], vec![1]));
+            // The witnesses come after us.
+            let one = passed_of(
+                [&[sent(TERM)]],
+                [&[], &[TERM]],
+                Reach::Everybody,
+                same_group,
+            );
+            assert_eq!(one.to_send, NONE);
+        }
     }
 
     #[test]

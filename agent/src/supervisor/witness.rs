@@ -11,17 +11,20 @@
 //!   +- outside           in a session of its own: no signal to the group reaches it
 //! ```
 //!
-//! A signal that `inside` has from the same sender, and `outside` has not, was sent to the group. One that both have was sent to
-//! every program of our name, or to all there is: whether COMMAND has it is not known, and it is passed on. The kernel walks a
-//! group from its newest member to its oldest, and both are newer than this process: when a signal comes here, `inside` has it.
+//! A signal that `inside` has from the same sender, and `outside` has not, was sent to the group. The kernel walks a group from its
+//! newest member to its oldest, and both are newer than this process: when a signal comes here, `inside` has it. One that both
+//! have was sent to every process there is, as service managers, `kill -1` and container runtimes do it, to one after the other:
+//! COMMAND is one of them. So that `killall jobcred` is something else, the witnesses have a name of their own. Whoever looks for
+//! our file instead of our name finds them all the same, and COMMAND not: that is what [`passing`](super::passing) decides on.
 //!
 //! Every doubt ends in passing on: a signal that comes twice is better than one that never comes. Both witnesses are our
 //! children, so COMMAND's own waiting never sees them; both end with this process, when their line to it closes, so they keep no
 //! group, session or terminal alive; and neither wakes up unless it is asked.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
@@ -37,6 +40,8 @@ use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_send_
 
 use super::signals::{Received, Signals};
 
+/// Their name in lists of processes, where nobody looks for `jobcred`: as long as one can be.
+const NAME: &CStr = c"signal-witness";
 /// The word on the command line. It is no subcommand: without a line to a supervisor there is nothing to do.
 const WORD: &str = "witness";
 const INSIDE: &str = "inside";
@@ -66,9 +71,18 @@ struct Witness {
     process: Option<OwnedFd>,
 }
 
-/// What was sent to the whole group since the last time this was asked for.
+/// Who was sent a signal that this process was sent, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Our process group.
+    Group,
+    /// Every process, or every one of our file.
+    Everybody,
+}
+
+/// What was sent to more than this process since the last time this was asked for: numbers and senders.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Vec<(i32, i32)>);
+pub(super) struct Seen(Vec<(i32, i32, Reach)>);
 
 impl Seen {
     pub(super) fn is_empty(&self) -> bool {
@@ -76,22 +90,35 @@ impl Seen {
     }
 
     /// Whether this signal was among it. Each counts once: who sends twice is told twice.
-    pub(super) fn take(&mut self, received: &Received) -> bool {
+    pub(super) fn take(&mut self, received: &Received) -> Option<Reach> {
         let wanted = (received.number, received.sender);
-        let place = self.0.iter().position(|seen| *seen == wanted);
-        place.map(|place| self.0.swap_remove(place)).is_some()
+        let is_it = |seen: &(i32, i32, Reach)| (seen.0, seen.1) == wanted;
+        let place = self.0.iter().position(is_it)?;
+        Some(self.0.swap_remove(place).2)
+    }
+
+    /// Adds what was told later.
+    pub(super) fn extend(&mut self, later: Self) {
+        self.0.extend(later.0);
     }
 
     #[cfg(test)]
-    pub(super) fn told(seen: impl IntoIterator<Item = (i32, i32)>) -> Self {
+    pub(super) fn told(seen: impl IntoIterator<Item = (i32, i32, Reach)>) -> Self {
         Self(seen.into_iter().collect())
     }
 
     fn of(inside: Vec<(i32, i32)>, outside: &[(i32, i32)]) -> Self {
+        let reach = |seen| {
+            if outside.contains(&seen) {
+                Reach::Everybody
+            } else {
+                Reach::Group
+            }
+        };
         Self(
             inside
                 .into_iter()
-                .filter(|seen| !outside.contains(seen))
+                .map(|seen| (seen.0, seen.1, reach(seen)))
                 .collect(),
         )
     }
@@ -128,7 +155,7 @@ impl Witness {
         let kind = SockType::SeqPacket;
         let (line, its) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
         let child = Command::new("/proc/self/exe")
-            .arg0("jobcred")
+            .arg0(OsStr::from_bytes(NAME.to_bytes()))
             .args([WORD, place, &std::process::id().to_string()])
             .env_clear()
             // All three streams, so that it holds nothing else, and works where there is no /dev/null.
@@ -220,7 +247,7 @@ fn serve(line: BorrowedFd<'_>, outside: bool, supervisor: i32) {
     // The line closes when the supervisor ends; this is for one that is kept open by somebody who copied the descriptor.
     let _ = set_pdeathsig(Signal::SIGKILL);
     // Started by way of /proc/self/exe, it would be listed as "exe".
-    let _ = set_name(c"jobcred");
+    let _ = set_name(NAME);
     if outside && setsid().is_err() {
         return;
     }
@@ -253,7 +280,7 @@ fn serve(line: BorrowedFd<'_>, outside: bool, supervisor: i32) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Received, Seen, read, write};
+    use super::{Reach, Received, Seen, read, write};
 
     const TERM: i32 = 15;
 
@@ -268,12 +295,12 @@ mod tests {
     #[test]
     fn a_signal_is_the_groups_when_the_one_inside_alone_has_it_from_the_same_sender() {
         let mut seen = Seen::of(vec![(TERM, 7), (TERM, 8), (1, 7)], &[(TERM, 8)]);
-        assert!(!seen.take(&sent(TERM, 8)), "those outside have it too");
-        assert!(!seen.take(&sent(TERM, 9)), "somebody else sent it");
-        assert!(!seen.take(&sent(2, 7)));
-        assert!(seen.take(&sent(TERM, 7)));
-        assert!(!seen.take(&sent(TERM, 7)), "sent to us alone after it");
-        assert!(seen.take(&sent(1, 7)));
+        assert_eq!(seen.take(&sent(TERM, 8)), Some(Reach::Everybody));
+        assert_eq!(seen.take(&sent(TERM, 9)), None, "somebody else sent it");
+        assert_eq!(seen.take(&sent(2, 7)), None);
+        assert_eq!(seen.take(&sent(TERM, 7)), Some(Reach::Group));
+        assert_eq!(seen.take(&sent(TERM, 7)), None, "to us alone after it");
+        assert_eq!(seen.take(&sent(1, 7)), Some(Reach::Group));
     }
 
     #[test]

@@ -15,6 +15,9 @@ const COUNTS: &str = r#"
 import os, signal, sys
 wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, 40]
 signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+for number in wanted:
+    # Never run, as they are waited for; it shows from outside that they are handled.
+    signal.signal(number, lambda *_: None)
 if "apart" in sys.argv:
     os.setsid()
 print("ready", flush=True)
@@ -122,20 +125,55 @@ fn a_command_that_left_the_group_is_passed_what_the_group_gets() {
 }
 
 #[test]
+fn a_signal_to_every_process_reaches_the_command_once() {
+    let place = Place::new();
+    let sender = getpid();
+    for words in [&[][..], &["apart"]] {
+        let mut running = start(&place, words);
+        let run = running.pid();
+        let command = children(run)[0];
+        // One by one, as it is done by service managers and by `kill --all` of container runtimes.
+        for pid in [command].into_iter().chain(witnesses(run)).chain([run]) {
+            send_40(rustix::process::Pid::from_raw(pid).unwrap(), false);
+        }
+        assert_eq!(running.line(), format!("40 {sender}"));
+        running.signal(Signal::SIGUSR1);
+        assert_eq!(running.end().0, "10 run\n");
+    }
+}
+
+#[test]
 fn a_signal_to_every_program_of_our_name_is_passed_on() {
     let place = Place::new();
     let mut running = start(&place, &[]);
     let run = running.pid();
-    // As `kill $(pidof jobcred)` does it, in any order.
-    let mut targets = witnesses(run).to_vec();
-    targets.push(run);
-    let words = targets.iter().map(|pid| Pid::from_raw(*pid));
-    for pid in words {
-        kill(pid, Signal::SIGTERM).unwrap();
+    // As `killall jobcred` does it.
+    let named: Vec<i32> = [run]
+        .into_iter()
+        .chain(children(run))
+        .filter(|pid| status_line(*pid, "Name:") == "jobcred")
+        .collect();
+    assert!(named.contains(&run), "{named:?}");
+    for pid in named {
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     }
     assert_eq!(running.line(), "15 run");
     running.signal(Signal::SIGUSR1);
     running.end();
+}
+
+#[test]
+fn a_signal_to_every_program_of_our_file_ends_a_command_that_does_not_handle_it() {
+    let place = Place::new();
+    let mut run = place.jobcred(&["run", "-q", "--sandbox", "--", "sh", "-c"]);
+    run.arg("echo ready; exec tail -f /dev/null");
+    let running = Running::start(run);
+    let run = running.pid();
+    // As `kill $(pidof jobcred)` does it.
+    for pid in witnesses(run).into_iter().chain([run]) {
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    }
+    assert_eq!(running.end().1.signal(), Some(15));
 }
 
 #[test]
@@ -177,7 +215,8 @@ fn the_witnesses_end_with_run_and_hold_nothing() {
         assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"");
         let directory = fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
         assert_eq!(directory.to_str(), Some("/"));
-        assert_eq!(status_line(pid, "Name:"), "jobcred");
+        assert_eq!(status_line(pid, "Name:"), "signal-witness");
+        assert!(!arguments(pid).concat().contains("jobcred"));
     }
     // Killed: nobody of ours stays behind.
     running.signal(Signal::SIGKILL);
