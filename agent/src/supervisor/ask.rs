@@ -46,11 +46,9 @@ impl Question {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let mut stream = UnixStream::from(descriptor);
-        // Far less than an empty socket takes at once.
-        write!(
-            stream,
-            "GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
-        )?;
+        // Far less than an empty socket takes at once. At one go: who reads a part may answer that, and hang up.
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
         Ok(Self {
             stream,
             read: Vec::new(),
