@@ -15,6 +15,7 @@ use crate::broker::{Broker, BrokerOptions, Fetch, Key, Want};
 use crate::config::{Application, Config};
 use crate::error::TokenError;
 use crate::front::callers::Callers;
+use crate::front::dialect::Endpoints;
 use crate::front::leases::Leases;
 use crate::front::native::{NativeApi, TokenService};
 use crate::front::reply::RequestIds;
@@ -207,6 +208,7 @@ impl Agent {
                 ids: RequestIds::new(),
                 callers: Callers::new(Processes::system()),
                 leases,
+                endpoints: Endpoints::new(),
                 disagreed: AtomicBool::new(false),
                 transport: transport.cloned(),
                 denials: AtomicU64::new(0),
@@ -236,7 +238,12 @@ impl Agent {
     ) -> std::io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        serve(&listener, self.own_uid, limits, Arc::clone(&self.api), stop).await;
+        let over_tcp = self
+            .api
+            .endpoints
+            .serve(Arc::clone(&self.api), stop.clone(), limits.drain);
+        let over_socket = serve(&listener, self.own_uid, limits, Arc::clone(&self.api), stop);
+        tokio::join!(over_socket, over_tcp);
         // While there still is something to sum up.
         self.api.journal.note(&Event::End(&self.api.status()));
         if let Ok(service) = &self.api.service {

@@ -59,6 +59,26 @@ impl Admission {
         }
     }
 
+    /// The agent's own uid.
+    #[must_use]
+    pub fn own_uid(&self) -> u32 {
+        self.own_uid
+    }
+
+    /// Whether somebody of `uid` is answered who has shown what only the job's own processes were told.
+    ///
+    /// Root's job hands that on to whomever it becomes (`gosu`, `su`, `setpriv` in a container's entry point), and they could ask
+    /// the platform's own endpoint as well.
+    #[must_use]
+    pub fn admits_holder(&self, uid: u32) -> bool {
+        let peer = Peer {
+            uid,
+            gid: OVERFLOW_UID,
+            pid: None,
+        };
+        self.admits(&peer) || (self.own_uid == 0 && uid != OVERFLOW_UID)
+    }
+
     /// Whether `peer` is of the agent's own uid.
     #[must_use]
     pub fn is_own(&self, peer: &Peer) -> bool {
@@ -118,6 +138,17 @@ mod tests {
             let seen = [1000, 0, 2000, 3000, OVERFLOW_UID].map(|uid| admission.admits(&peer(uid)));
             assert_eq!(seen, expected, "{admission:?}");
         }
+    }
+
+    #[test]
+    fn whoever_was_told_the_secret_is_admitted_by_roots_agent_alone() {
+        let seen = |admission: Admission| {
+            [1000, 0, 2000, OVERFLOW_UID].map(|uid| admission.admits_holder(uid))
+        };
+        assert_eq!(seen(Admission::private(1000)), [true, true, false, false]);
+        assert_eq!(seen(Admission::private(0)), [true, true, true, false]);
+        let shared = Admission::shared(1000, vec![2000]);
+        assert_eq!(seen(shared), [true, true, true, false]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use jobcred_wire::{ErrorCode, LoginServer, NamedIdentity, TokenRequest};
 use serde_json::Value;
 
 use crate::broker::Key;
-use crate::config::{Application, Config, RegistryConfig};
+use crate::config::{Application, Config, Dialect, RegistryConfig, UserDialects};
 use crate::error::TokenError;
 use crate::principal::{Pinned, is_guid};
 use crate::resource::{Cloud, Resource};
@@ -188,6 +188,30 @@ impl Policy {
                 .min(MAX_MIN_VALIDITY),
             claims,
         }))
+    }
+
+    /// Whether requests in `dialect` are served: it tells whether a managed identity's tokens are wanted or a user's.
+    ///
+    /// # Errors
+    /// `denied` where the tokens would be a user's, and the configuration says no to that; and where a user's are wanted and there
+    /// are none.
+    pub fn admit_dialect(&self, dialect: Dialect) -> Result<(), TokenError> {
+        let is_users = matches!(self.naming, Naming::Nothing(_));
+        let is_sandbox = self.federation == Federation::Ignored;
+        match (dialect, self.config.user_dialects) {
+            (Dialect::OnBehalfOf, _) if !is_users && !is_sandbox => Err(denied(
+                "on-behalf-of",
+                "this job does not run as a user, so nobody's tokens can be had on behalf of one",
+            )
+            .with_hint("Submit it with `identity: {type: user_identity}`, or ask for the managed identity.")),
+            (Dialect::OnBehalfOf, _) => Ok(()),
+            (_, UserDialects::Refuse) if is_users => Err(denied(
+                "user_dialects",
+                "this job's tokens are a user's, and the configuration keeps them from whoever asks for a managed identity",
+            )
+            .with_hint("Use jobcred's own credential, or leave `user_dialects` out of the configuration.")),
+            _ => Ok(()),
+        }
     }
 
     /// Decides on a registry credential. The identity is the job's, or the one the configuration gives this registry.

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jobcred::config::{
-    Config, ConfigErrors, ConfigFile, Federated, JobLog, KEYS, LogFormat, Override, PostMortem,
-    RegistryConfig, reference,
+    Config, ConfigErrors, ConfigFile, Dialect, Federated, JobLog, KEYS, LogFormat, Override,
+    PostMortem, RegistryConfig, UserDialects, reference,
 };
 use jobcred::platform::Environment;
 use jobcred::resource::Cloud;
@@ -134,6 +134,9 @@ fn everything() -> Config {
         prefetch_timeout: Duration::from_secs(12),
         post_mortem: PostMortem::Always,
         job_log: JobLog::In("/work/outputs".into()),
+        dialects: Some(vec![Dialect::AppService, Dialect::Imds]),
+        exclusive: true,
+        user_dialects: UserDialects::Refuse,
         log: Some("info,jobcred::broker=debug".to_owned()),
         log_format: LogFormat::Json,
     }
@@ -161,6 +164,9 @@ fn every_key_can_be_given_in_the_file() {
         prefetch_timeout = "12s"
         post_mortem = "always"
         job_log = "/work/outputs"
+        dialects = ["app_service", "imds"]
+        exclusive = true
+        user_dialects = "refuse"
         log = "info,jobcred::broker=debug"
         log_format = "json"
         [expect]
@@ -213,6 +219,9 @@ fn every_key_can_be_given_as_a_variable() {
         ("JOBCRED_PREFETCH_TIMEOUT", "12"),
         ("JOBCRED_POST_MORTEM", "always"),
         ("JOBCRED_JOB_LOG", "/work/outputs"),
+        ("JOBCRED_DIALECTS", "app_service, imds"),
+        ("JOBCRED_EXCLUSIVE", "true"),
+        ("JOBCRED_USER_DIALECTS", "refuse"),
         ("JOBCRED_LOG", "info,jobcred::broker=debug"),
         ("JOBCRED_LOG_FORMAT", "json"),
         ("JOBCRED_EXPECT_TENANT_ID", GUID),
@@ -298,6 +307,10 @@ fn flags_beat_variables_and_variables_beat_the_file() {
     assert_eq!(config.allow_identities, None);
     let none = from_variables([("JOBCRED_ALLOW_IDENTITIES", "none")]).unwrap();
     assert_eq!(none.allow_identities, Some(Vec::new()));
+    for (text, dialects) in [("auto", None), ("none", Some(Vec::new()))] {
+        let config = from_variables([("JOBCRED_DIALECTS", text)]).unwrap();
+        assert_eq!(config.dialects, dialects);
+    }
 }
 
 /// Every kind of mistake: the text of the file, and what the report must say of it.
@@ -316,6 +329,11 @@ const MISTAKES: &[(&str, &str)] = &[
         r#"cloud = "mars""#,
         r#"cloud = "mars": it is none of the known words; allowed: public, government, china"#,
     ),
+    (
+        r#"dialects = ["app_service", "arc"]"#,
+        "it is none of the known words; allowed: auto, or a list of app_service,",
+    ),
+    (r#"dialects = "none""#, "dialects"),
     (
         "probe = \"yes\"",
         "probe: it is text, which it cannot be; allowed: true or false",

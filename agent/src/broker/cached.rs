@@ -78,10 +78,9 @@ impl fmt::Debug for CachedToken {
 }
 
 fn render(key: &Key, token: &AccessToken, refresh_on: UnixTime) -> Option<Bytes> {
-    let room = ANSWER_FRAME_BYTES + token.secret.expose().len() + 2 * token.resource.len();
     match key {
-        Key::Token { .. } => to_bytes(
-            room,
+        Key::Token { .. } => wiped_json(
+            token,
             &TokenResponse {
                 access_token: token.secret.clone(),
                 token_type: "Bearer".to_owned(),
@@ -91,8 +90,8 @@ fn render(key: &Key, token: &AccessToken, refresh_on: UnixTime) -> Option<Bytes>
                 client_id: token.client_id.clone(),
             },
         ),
-        Key::Registry { server, .. } => to_bytes(
-            room,
+        Key::Registry { server, .. } => wiped_json(
+            token,
             &RegistryResponse {
                 server: server.clone(),
                 username: REGISTRY_USERNAME.to_owned(),
@@ -104,7 +103,9 @@ fn render(key: &Key, token: &AccessToken, refresh_on: UnixTime) -> Option<Bytes>
     }
 }
 
-fn to_bytes(room: usize, answer: &impl Serialize) -> Option<Bytes> {
+/// `answer`, which has `token` in it, as JSON whose memory is wiped when the last user lets go of it.
+pub(crate) fn wiped_json(token: &AccessToken, answer: &impl Serialize) -> Option<Bytes> {
+    let room = ANSWER_FRAME_BYTES + token.secret.expose().len() + 2 * token.resource.len();
     let mut body = Zeroizing::new(Vec::with_capacity(room));
     serde_json::to_writer(&mut *body, answer).ok()?;
     Some(Bytes::from_owner(body))

@@ -22,7 +22,9 @@ Environment variables:
   JOBCRED_SOCKET      the agent's socket; `run` sets it for COMMAND
   JOBCRED_AGENT_UID   a uid besides one's own and root whose agent a client trusts
   JOBCRED_*           every configuration key, in upper case: see docs/configuration.md
-  NO_PROXY, no_proxy  `run` appends loopback for COMMAND";
+  NO_PROXY, no_proxy  `run` appends loopback for COMMAND
+  IDENTITY_ENDPOINT, IDENTITY_HEADER
+                      `run` sets them for COMMAND, so that Azure SDKs ask jobcred: see docs/dialects.md";
 
 /// Tokens for every process of a training job, from one local agent that knows which identity the job runs as.
 #[derive(Debug, Parser)]
@@ -67,7 +69,8 @@ pub(super) struct GlobalOptions {
 pub(super) enum Action {
     /// Run COMMAND with an agent beside it
     ///
-    /// COMMAND gets the same streams, limits, signals and environment as without jobcred, plus `JOBCRED_SOCKET`. Signals are passed
+    /// COMMAND gets the same streams, limits, signals and environment as without jobcred, plus `JOBCRED_SOCKET` and, where that takes
+    /// nothing away, `IDENTITY_ENDPOINT` for Azure SDKs. Signals are passed
     /// on to it, and jobcred ends exactly as it does. When no identity can be had, that is said and COMMAND runs all the same.
     ///
     /// Several of them on one node share an agent where environment and configuration lead to the same identity by the same rules; it
@@ -170,6 +173,9 @@ pub(super) struct RunOptions {
     /// Do not start COMMAND when no identity can be had or there is no place for the socket
     #[arg(long)]
     pub(super) required: bool,
+    /// Lead COMMAND's Azure SDKs to jobcred alone, past the platform's own endpoint and past credentials in the environment
+    #[arg(long)]
+    pub(super) exclusive: bool,
     /// Do not say at start who, why, and how long an outage could last
     #[arg(long, short)]
     pub(super) quiet: bool,

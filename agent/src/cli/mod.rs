@@ -21,6 +21,7 @@ mod recipe;
 mod run;
 mod seek;
 mod setup;
+mod stand_in;
 mod status;
 mod supervised;
 mod tenure;

@@ -7,7 +7,7 @@ use jobcred_wire::SOCKET_VARIABLE;
 use super::arguments::{GlobalOptions, RunOptions};
 use super::recipe::recipe;
 use super::setup::Setup;
-use super::{announce, exit, place};
+use super::{announce, exit, place, stand_in};
 use crate::agent::{choose, choose_unasked};
 use crate::config::Config;
 use crate::front::election::Part;
@@ -16,13 +16,14 @@ use crate::supervisor::{self, AgentPlan, Ending, Entry, Plan, PostMortemPlan, Pr
 
 pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> Ending {
     supervisor::guard_words();
-    let setup = match Setup::read(options) {
+    let mut setup = match Setup::read(options) {
         Ok(setup) => setup,
         Err(report) => {
             say(&report);
             return Ending::Exited(exit::USAGE);
         }
     };
+    setup.config.exclusive |= run.exclusive;
     let required = run.required || setup.config.required;
     let (selection, probe) = match decide(&setup, required) {
         Ok(decided) => decided,
@@ -93,9 +94,16 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
             let own = ["--supervised".into(), std::process::id().to_string().into()];
             let announce = selection.is_none().then_some(run.quiet);
             let recipe = recipe(options, &setup, place.seat.path(), own, announce, probe);
+            let endpoint = stand_in::open(
+                &setup,
+                selection.as_ref(),
+                run.quiet || shares,
+                &mut variables,
+            );
             Some(AgentPlan {
                 seat: place.seat,
                 recipe,
+                endpoint,
             })
         }
         Err(error) => {
@@ -111,7 +119,7 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
     let plan = Plan {
         command: run.command,
         required: required.then_some(exit::NO_SOCKET),
-        variables,
+        variables: variables.into_iter().collect(),
         agent,
         prefetch,
         post_mortem,

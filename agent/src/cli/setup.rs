@@ -7,7 +7,7 @@ use crate::agent::Outside;
 use crate::config::{Config, ConfigFile, FILE_VARIABLE, MAX_FILE_BYTES, Override};
 use crate::journal::Journal;
 use crate::platform::{Clock, Environment, Files};
-use crate::strategy::Strategy;
+use crate::strategy::{Strategy, platform_environment};
 use crate::supervisor::ConfigText;
 
 /// The configuration and the outside.
@@ -68,7 +68,7 @@ impl Setup {
 
 fn outside() -> Outside {
     Outside {
-        environment: Environment::of_process(),
+        environment: platform_environment(&Environment::of_process()),
         files: Files::system(),
         clock: Clock::system(),
         own_uid: nix::unistd::geteuid().as_raw(),

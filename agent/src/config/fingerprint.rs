@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jobcred_wire::Secret;
 use ring::digest::{Context, SHA256};
 
-use super::Config;
+use super::{Config, UserDialects};
 use crate::platform::{Clock, Files};
 use crate::strategy::{Choice, Facts, ProbeResult, Strategy, Upstream, select, wants_probe};
 use crate::transport::TransportConfig;
@@ -220,6 +220,9 @@ fn add_rules(hash: &mut Fields, config: &Config) {
             config.authority_host.as_ref().map(url::Url::as_str),
         );
     }
+    if config.user_dialects == UserDialects::Refuse {
+        hash.add("user_dialects", "refuse");
+    }
     hash.add("resources", &sorted(&config.resources).join(" "));
     if let Some(group) = config.socket_group {
         hash.add("socket_group", &group.to_string());
@@ -267,7 +270,7 @@ fn sorted(items: &[String]) -> Vec<String> {
 mod tests {
     use url::Url;
 
-    use super::{Config, fingerprint, place_fingerprint};
+    use super::{Config, UserDialects, fingerprint, place_fingerprint};
     use crate::platform::Environment;
     use crate::strategy::{Choice, Facts, Strategy, Upstream};
 
@@ -291,6 +294,8 @@ mod tests {
             socket: Some("/run/x/agent.sock".into()),
             log: Some("debug".to_owned()),
             required: true,
+            exclusive: true,
+            dialects: Some(Vec::new()),
             probe: false,
             ..Config::default()
         };
@@ -321,7 +326,7 @@ mod tests {
             first,
             fingerprint(&config, &choice("fedcba9876543210fedcba9876543210"))
         );
-        let changes: [fn(&mut Config); 7] = [
+        let changes: [fn(&mut Config); 8] = [
             |config| config.allow_identities = Some(Vec::new()),
             |config| config.expect.object_id = Some("x".to_owned()),
             |config| config.expect.tenant_id = Some("x".to_owned()),
@@ -334,6 +339,7 @@ mod tests {
                 );
             },
             |config| config.resources = vec!["a".to_owned()],
+            |config| config.user_dialects = UserDialects::Refuse,
         ];
         for (at, change) in changes.into_iter().enumerate() {
             let mut other = Config::default();

@@ -8,7 +8,7 @@ use super::value::{
     self, Given, boolean, duration, guid, https_url, id_number, identity_id, list, log_filter,
     path, resource, socket_path, tenant, word,
 };
-use super::{Config, JobLog, LogFormat, PostMortem, RegistryConfig};
+use super::{Config, Dialect, JobLog, LogFormat, PostMortem, RegistryConfig, UserDialects};
 use crate::resource::Cloud;
 use crate::strategy::Strategy;
 
@@ -75,6 +75,10 @@ const POST_MORTEMS: [(&str, PostMortem); 3] = [
     ("auto", PostMortem::Auto),
     ("always", PostMortem::Always),
     ("off", PostMortem::Off),
+];
+const USER_DIALECTS: [(&str, UserDialects); 2] = [
+    ("serve", UserDialects::Serve),
+    ("refuse", UserDialects::Refuse),
 ];
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -326,6 +330,36 @@ pub const KEYS: &[Key] = &[
         set: super::registries::set,
     },
     Key {
+        name: "dialects",
+        variable: "JOBCRED_DIALECTS",
+        allowed: "auto, or a list of app_service, azure_ml, on_behalf_of, imds; as a variable also `none`",
+        default: "auto",
+        meaning: "The managed-identity endpoints that `jobcred run` gives COMMAND, so that unmodified Azure SDKs ask jobcred. `app_service` sets IDENTITY_ENDPOINT and IDENTITY_HEADER; `azure_ml` replaces MSI_ENDPOINT and MSI_SECRET, `on_behalf_of` replaces OBO_ENDPOINT, and `imds` sets AZURE_POD_IDENTITY_AUTHORITY_HOST, for old SDKs and for tools that look at nothing else. `auto` is `app_service` where it takes nothing away from COMMAND: see docs/dialects.md.",
+        danger: "With `azure_ml` and `on_behalf_of`, what the platform's own libraries do with those variables goes through jobcred too. Clients of `on_behalf_of` and `imds` send no secret: who learns the URL may ask, if he has the right uid.",
+        example: r#"["app_service", "azure_ml"]"#,
+        set: dialects,
+    },
+    Key {
+        name: "exclusive",
+        variable: "JOBCRED_EXCLUSIVE",
+        allowed: "true or false",
+        default: "false",
+        meaning: "Whether COMMAND's Azure SDKs shall ask nobody but jobcred: its endpoint is given even where `dialects` would leave the platform's, and AZURE_TOKEN_CREDENTIALS is set to ManagedIdentityCredential, so that DefaultAzureCredential passes over secrets and files in the environment. Also `jobcred run --exclusive`.",
+        danger: "Identities that only the platform's own endpoint would have given are refused.",
+        example: "true",
+        set: |given, config| put(boolean(given), &mut config.exclusive),
+    },
+    Key {
+        name: "user_dialects",
+        variable: "JOBCRED_USER_DIALECTS",
+        allowed: "serve, refuse",
+        default: "serve",
+        meaning: "Whether a job that runs as a user serves that user's tokens to SDKs that ask for a managed identity without naming one. Those that name one are always refused.",
+        danger: "",
+        example: r#""refuse""#,
+        set: |given, config| put(word(given, &USER_DIALECTS), &mut config.user_dialects),
+    },
+    Key {
         name: "grace",
         variable: "JOBCRED_GRACE",
         allowed: "seconds, or text with a unit (`90s`, `5m`), up to 1 h",
@@ -460,6 +494,24 @@ fn strategy(given: Given<'_>) -> Result<Option<Strategy>, Wrong> {
         ),
         _ => wrong,
     })
+}
+
+fn dialects(given: Given<'_>, config: &mut Config) -> Result<(), Vec<Wrong>> {
+    let known = Dialect::ALL.map(|dialect| (dialect.name(), dialect));
+    let text = match given {
+        Given::Toml(toml::Value::String(text)) => Some(text.as_str()),
+        Given::Text(text) => Some(text),
+        Given::Toml(_) => None,
+    };
+    match text {
+        Some("auto") => put(Ok(None), &mut config.dialects),
+        Some("none") if matches!(given, Given::Text(_)) => {
+            put(Ok(Some(Vec::new())), &mut config.dialects)
+        }
+        _ => put_list(list(given, |item| word(item, &known)), |all| {
+            config.dialects = Some(all);
+        }),
+    }
 }
 
 fn put<T>(read: Result<T, Wrong>, slot: &mut T) -> Result<(), Vec<Wrong>> {

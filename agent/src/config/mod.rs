@@ -75,6 +75,12 @@ pub struct Config {
     pub job_log: JobLog,
     /// Whether COMMAND must not start when no tokens can be had.
     pub required: bool,
+    /// The dialects whose variables COMMAND gets; `None` is App Service's where that takes nothing away.
+    pub dialects: Option<Vec<Dialect>>,
+    /// Whether COMMAND's SDKs shall ask nobody but jobcred.
+    pub exclusive: bool,
+    /// Whether a user's tokens are served to who asks for a managed identity.
+    pub user_dialects: UserDialects,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`; `None` is `info` for a sidecar and `warn` under `run`.
     pub log: Option<String>,
     /// How it is logged.
@@ -136,6 +142,50 @@ pub struct RegistryConfig {
     pub federated: bool,
     /// Answer "no credentials" instead of an error when the exchange is denied, for registries with anonymous pull.
     pub anonymous_when_denied: bool,
+}
+
+/// A managed-identity protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// App Service, 2019-08-01.
+    AppService,
+    /// Azure ML, 2017-09-01.
+    AzureMl,
+    /// Azure ML on behalf of a user.
+    OnBehalfOf,
+    /// The instance metadata service.
+    Imds,
+}
+
+impl Dialect {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::AppService,
+        Self::AzureMl,
+        Self::OnBehalfOf,
+        Self::Imds,
+    ];
+
+    /// The name in configuration and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AppService => "app_service",
+            Self::AzureMl => "azure_ml",
+            Self::OnBehalfOf => "on_behalf_of",
+            Self::Imds => "imds",
+        }
+    }
+}
+
+/// Whether a user's tokens are served to who asks, in a dialect, for a managed identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UserDialects {
+    /// They are: the job was submitted to run as the user.
+    #[default]
+    Serve,
+    /// They are not.
+    Refuse,
 }
 
 /// When `run` says, after COMMAND, what became of the job's tokens.
@@ -225,6 +275,9 @@ impl Default for Config {
             post_mortem: PostMortem::Auto,
             job_log: JobLog::Auto,
             required: false,
+            dialects: None,
+            exclusive: false,
+            user_dialects: UserDialects::Serve,
             log: None,
             log_format: LogFormat::Text,
         }

@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 
 use jobcred_wire::CallerStatus;
 
-use crate::peer::Peer;
 use crate::platform::{ProcessFacts, Processes, StartTime, UnixTime};
 
 /// Callers remembered; the one unseen for longest makes room.
@@ -48,9 +47,9 @@ impl Callers {
     }
 
     /// Counts one request for a token or a credential. Looks at nothing: this is on every request's way.
-    pub fn note(&self, peer: Peer, now: UnixTime) {
+    pub fn note(&self, uid: u32, pid: Option<u32>, now: UnixTime) {
         let mut callers = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (peer.uid, peer.pid);
+        let key = (uid, pid);
         if let Some(seen) = callers.get_mut(&key) {
             seen.requests += 1;
             seen.last = now;
@@ -130,16 +129,7 @@ mod tests {
     use std::path::Path;
 
     use super::{Callers, MAX_CALLERS};
-    use crate::peer::Peer;
     use crate::platform::{Processes, UnixTime};
-
-    fn peer(pid: u32) -> Peer {
-        Peer {
-            uid: 1,
-            gid: 1,
-            pid: Some(pid),
-        }
-    }
 
     fn at(seconds: i64) -> UnixTime {
         UnixTime::from_secs(seconds)
@@ -161,9 +151,9 @@ mod tests {
         let nowhere = tempfile::tempdir().unwrap();
         let callers = Callers::new(Processes::under(nowhere.path()));
         for pid in 0..1000 {
-            callers.note(peer(pid), at(i64::from(pid)));
+            callers.note(1, Some(pid), at(i64::from(pid)));
         }
-        callers.note(peer(999), at(1000));
+        callers.note(1, Some(999), at(1000));
         let list = callers.list();
         assert_eq!(list.len(), MAX_CALLERS);
         assert_eq!((list[0].pid, list[0].requests), (Some(999), 2));
@@ -175,7 +165,7 @@ mod tests {
         let proc = tempfile::tempdir().unwrap();
         process(proc.path(), 7, 100, "RANK=3");
         let callers = Callers::new(Processes::under(proc.path()));
-        callers.note(peer(7), at(1));
+        callers.note(1, Some(7), at(1));
         let first = callers.list().remove(0);
         assert_eq!(first.name.as_deref(), Some("python"));
         assert_eq!(first.ranks["RANK"], "3");
@@ -190,13 +180,13 @@ mod tests {
         let proc = tempfile::tempdir().unwrap();
         process(proc.path(), 7, 100, "RANK=3");
         let callers = Callers::new(Processes::under(proc.path()));
-        callers.note(peer(7), at(1));
+        callers.note(1, Some(7), at(1));
         let _ = callers.list();
         process(proc.path(), 7, 200, "RANK=4");
         let listed = callers.list().remove(0);
         assert_eq!((listed.ranks["RANK"].as_str(), listed.ended), ("3", true));
         // Now it asks, too.
-        callers.note(peer(7), at(2));
+        callers.note(1, Some(7), at(2));
         let listed = callers.list().remove(0);
         assert_eq!((listed.ranks["RANK"].as_str(), listed.ended), ("4", false));
     }

@@ -1,8 +1,11 @@
-//! The ways in: the socket, the native API, and the one place where an error becomes an answer.
+//! The ways in: the socket with the native API, loopback TCP with the managed-identity dialects, and the places where an error
+//! becomes an answer.
 
 pub mod callers;
 pub mod claim;
+pub mod dialect;
 pub mod election;
+pub mod handed;
 pub mod leases;
 pub mod metrics;
 pub mod native;

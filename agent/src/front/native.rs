@@ -1,23 +1,28 @@
 //! The jobcred API: routes, and what each of them answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use jobcred_wire::{
-    ErrorCode, Explanation, LoginServer, PrincipalClaims, RegistryRequest, Status, TokenRequest,
+    ErrorCode, Explanation, LoginServer, PrincipalClaims, RegistryRequest, Secret, Status,
+    TokenRequest,
 };
 
 use super::callers::Callers;
+use super::dialect::{Endpoints, Keys};
+use super::handed::Handed;
 use super::leases::Leases;
 use super::metrics;
 use super::readiness;
 use super::reply::{self, Reply, RequestId, RequestIds};
 use super::serve::Handle;
-use crate::broker::{Broker, Want};
-use crate::config::Config;
+use crate::broker::{Broker, CachedToken, Want};
+use crate::config::{Config, Dialect};
 use crate::error::TokenError;
 use crate::journal::{Event, Journal};
 use crate::peer::{Admission, Peer};
@@ -48,6 +53,8 @@ pub struct NativeApi {
     pub callers: Callers,
     /// Who counts on this agent.
     pub leases: Arc<Leases>,
+    /// Where SDKs ask it over TCP.
+    pub endpoints: Arc<Endpoints>,
     /// Whether somebody who counts on it was served by another decision before. Then nobody is served any more: a request does not
     /// tell who of them it comes from.
     pub disagreed: AtomicBool,
@@ -92,23 +99,25 @@ impl Handle for NativeApi {
             .with_hint(
                 "Share the socket: `socket_group`, and `allow_uids` where there are several users.",
             );
-            self.count_denial(peer, &error);
+            self.count_denial(Some(peer.uid), peer.pid, &error);
             return reply::refuse(id, &error);
         }
         let path = parts.uri.path();
         let query = parts.uri.query().unwrap_or_default();
         let outcome = match (path, &parts.method) {
             (jobcred_wire::TOKEN_PATH, &Method::GET) => {
-                self.callers.note(peer, self.clock.now());
+                self.callers.note(peer.uid, peer.pid, self.clock.now());
                 self.token(id, query).await
             }
             (jobcred_wire::REGISTRY_PATH, &Method::GET) => {
-                self.callers.note(peer, self.clock.now());
+                self.callers.note(peer.uid, peer.pid, self.clock.now());
                 self.registry(id, query).await
             }
             (jobcred_wire::REGISTRY_PATH, &Method::DELETE) => self.forget_registry(id, query),
             (jobcred_wire::EXPLAIN_PATH, &Method::GET) => Ok(reply::json(id, &self.explain())),
             (jobcred_wire::LEASE_PATH, &Method::GET) => self.lease(id, peer, query),
+            (jobcred_wire::ENDPOINT_PATH, &Method::POST) => self.open_endpoint(id, peer, &parts),
+            (jobcred_wire::ENDPOINT_PATH, &Method::GET) => self.show_endpoint(id, peer),
             (jobcred_wire::STATUS_PATH, &Method::GET) => Ok(reply::json(id, &self.status())),
             (jobcred_wire::HEALTH_PATH, &Method::GET) => {
                 Ok(reply::json(id, &serde_json::json!({"status": "ok"})))
@@ -138,7 +147,7 @@ impl Handle for NativeApi {
                     "refused"
                 );
                 if error.kind() == ErrorCode::Denied {
-                    self.count_denial(peer, &error);
+                    self.count_denial(Some(peer.uid), peer.pid, &error);
                 }
                 reply::refuse(id, &error)
             }
@@ -149,16 +158,19 @@ impl Handle for NativeApi {
 impl NativeApi {
     async fn token(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {
         let request = TokenRequest::from_query(query).map_err(|error| invalid(&error))?;
+        let held = self.service()?.token(&request).await?;
+        Ok(reply::json_bytes(id, held.answer.clone()))
+    }
+
+    /// The token for a request that came in a managed-identity dialect.
+    pub(super) async fn by_dialect(
+        &self,
+        dialect: Dialect,
+        request: &TokenRequest,
+    ) -> Result<Arc<CachedToken>, TokenError> {
         let service = self.service()?;
-        let names_someone = request.identity.is_some() || request.tenant_id.is_some();
-        let granted = service
-            .settle(names_someone, |own| {
-                service
-                    .policy
-                    .authorize(&request, own, service.honours_tenant)
-            })
-            .await?;
-        service.answer(id, &granted).await
+        service.policy.admit_dialect(dialect)?;
+        service.token(request).await
     }
 
     async fn registry(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {
@@ -167,16 +179,14 @@ impl NativeApi {
         let granted = service
             .settle(true, |own| service.policy.authorize_registry(&server, own))
             .await?;
-        service.answer(id, &granted).await
+        let held = service.hold(&granted).await?;
+        Ok(reply::json_bytes(id, held.answer.clone()))
     }
 
     /// Only for the agent's own user: a lease keeps the agent alive, and tells whose tokens it serves.
     fn lease(&self, id: RequestId, peer: Peer, query: &str) -> Result<Reply, TokenError> {
         if !self.admission.is_own(&peer) {
-            return Err(TokenError::new(
-                ErrorCode::Denied,
-                format!("uid {} may not keep this agent alive", peer.uid),
-            ));
+            return Err(not_own(peer, "may not keep this agent alive"));
         }
         let mut linger = Duration::ZERO;
         let mut known = None;
@@ -198,6 +208,50 @@ impl NativeApi {
             tracing::error!(request.id = %id, %peer, "a run that shares this agent was served by another decision before; all requests are refused");
         }
         Ok(reply::lease(id, self.leases.enter(linger)))
+    }
+
+    /// Opens an identity endpoint on the listener that came along, until the connection closes. Only for the agent's own user.
+    fn open_endpoint(&self, id: RequestId, peer: Peer, parts: &Parts) -> Result<Reply, TokenError> {
+        if !self.admission.is_own(&peer) {
+            return Err(not_own(peer, "may not open an endpoint"));
+        }
+        let invalid = |message: &str| TokenError::new(ErrorCode::InvalidRequest, message);
+        let secret = |name: &str| {
+            let value = parts.headers.get(name)?.to_str().ok()?;
+            Some(Secret::from(value)).filter(|secret| !secret.is_empty())
+        };
+        let keys = Keys {
+            secret: secret(jobcred_wire::SECRET_HEADER)
+                .ok_or_else(|| invalid("no secret came along"))?,
+            prefix: secret(jobcred_wire::PREFIX_HEADER),
+        };
+        let descriptor = parts.extensions.get::<Handed>().and_then(Handed::take);
+        let descriptor = descriptor.ok_or_else(|| invalid("no listener came along"))?;
+        let kept = self
+            .endpoints
+            .open_handed(descriptor, keys)
+            .map_err(|error| {
+                invalid("the descriptor that came along is no listener on loopback")
+                    .with_source(error)
+            })?;
+        Ok(reply::until_closed(id, kept))
+    }
+
+    /// What leads SDKs to an endpoint that is open. Only for the agent's own user: it has the secret in it.
+    fn show_endpoint(&self, id: RequestId, peer: Peer) -> Result<Reply, TokenError> {
+        if !self.admission.is_own(&peer) {
+            return Err(not_own(peer, "may not ask for the endpoint's secret"));
+        }
+        let mut variables = BTreeMap::new();
+        if let Some((address, keys)) = self.endpoints.any() {
+            for dialect in Dialect::ALL {
+                variables.extend(keys.variables(dialect, address));
+            }
+        }
+        Ok(reply::json(
+            id,
+            &serde_json::json!({"variables": variables}),
+        ))
     }
 
     fn forget_registry(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {
@@ -267,13 +321,12 @@ impl NativeApi {
         status
     }
 
-    fn count_denial(&self, peer: Peer, error: &TokenError) {
+    /// Counts a denial, and writes down whose request it was where that is known.
+    pub(super) fn count_denial(&self, uid: Option<u32>, pid: Option<u32>, error: &TokenError) {
         self.denials.fetch_add(1, Ordering::Relaxed);
-        self.journal.note(&Event::Denied {
-            uid: peer.uid,
-            pid: peer.pid,
-            error,
-        });
+        if let Some(uid) = uid {
+            self.journal.note(&Event::Denied { uid, pid, error });
+        }
     }
 
     fn is_disagreed(&self) -> bool {
@@ -318,23 +371,28 @@ impl TokenService {
         }
     }
 
-    async fn answer(
-        &self,
-        id: RequestId,
-        granted: &AuthorizedRequest,
-    ) -> Result<Reply, TokenError> {
+    async fn token(&self, request: &TokenRequest) -> Result<Arc<CachedToken>, TokenError> {
+        let names_someone = request.identity.is_some() || request.tenant_id.is_some();
+        let granted = self
+            .settle(names_someone, |own| {
+                self.policy.authorize(request, own, self.honours_tenant)
+            })
+            .await?;
+        self.hold(&granted).await
+    }
+
+    async fn hold(&self, granted: &AuthorizedRequest) -> Result<Arc<CachedToken>, TokenError> {
         // Most requests end here, without a task switch.
         if granted.claims().is_none()
             && let Some(held) = self.broker.peek(granted.key(), granted.min_validity())
         {
-            return Ok(reply::json_bytes(id, held.answer.clone()));
+            return Ok(held);
         }
         let want = Want {
             min_validity: granted.min_validity(),
             claims: granted.claims(),
         };
-        let held = self.broker.get(granted.key(), want).await?;
-        Ok(reply::json_bytes(id, held.answer.clone()))
+        self.broker.get(granted.key(), want).await
     }
 
     fn login_server(&self, query: &str) -> Result<LoginServer, TokenError> {
@@ -345,6 +403,10 @@ impl TokenService {
             )
         })
     }
+}
+
+fn not_own(peer: Peer, what: &str) -> TokenError {
+    TokenError::new(ErrorCode::Denied, format!("uid {} {what}", peer.uid))
 }
 
 fn invalid(error: &jobcred_wire::RequestError) -> TokenError {
@@ -358,6 +420,7 @@ fn no_such_route(id: RequestId, path: &str, method: &Method) -> Reply {
         jobcred_wire::EXPLAIN_PATH,
         jobcred_wire::STATUS_PATH,
         jobcred_wire::LEASE_PATH,
+        jobcred_wire::ENDPOINT_PATH,
         jobcred_wire::HEALTH_PATH,
         jobcred_wire::READY_PATH,
         jobcred_wire::METRICS_PATH,

@@ -4,10 +4,12 @@ use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{Either, Full};
+use http_body_util::{BodyExt as _, Either, Full, StreamBody};
+use hyper::body::Frame;
 use jobcred_wire::{DeclaredResource, ErrorBody, ErrorCode, ErrorDetail, Readiness};
 use serde::Serialize;
 
@@ -17,7 +19,7 @@ use crate::error::TokenError;
 /// An answer on its way out.
 pub type Reply = Response<ReplyBody>;
 
-/// Its body: bytes that were made before, in all answers but one. A lease's goes on as long as the lease.
+/// Its body: bytes that were made before, in nearly all answers. A lease's goes on as long as the lease.
 pub type ReplyBody = Either<Full<Bytes>, BoxBody<Bytes, std::convert::Infallible>>;
 
 /// The header that repeats the request id.
@@ -114,6 +116,18 @@ pub fn lease(id: RequestId, lease: Lease) -> Reply {
     reply
 }
 
+/// An answer that goes on for as long as both sides live: `kept` is dropped with it.
+#[must_use]
+pub fn until_closed<T: Send + Sync + 'static>(id: RequestId, kept: T) -> Reply {
+    let mut reply = reply(StatusCode::OK, id, "application/x-ndjson", Bytes::new());
+    let never = stream::once(async move {
+        let _kept = kept;
+        std::future::pending::<Result<Frame<Bytes>, std::convert::Infallible>>().await
+    });
+    *reply.body_mut() = Either::Right(StreamBody::new(never).boxed());
+    reply
+}
+
 /// 204, without a body.
 #[must_use]
 pub fn no_content(id: RequestId) -> Reply {
@@ -153,16 +167,31 @@ pub fn not_ready(id: RequestId, error: &TokenError, resources: Vec<DeclaredResou
     refusal(status, id, retry_after, &body)
 }
 
+/// An answer whose JSON is made elsewhere.
+#[must_use]
+pub fn other(status: StatusCode, id: RequestId, body: Bytes, retry_after: Option<u64>) -> Reply {
+    let mut reply = reply(status, id, "application/json", body);
+    if let Some(seconds) = retry_after {
+        reply.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    reply
+}
+
+/// Seconds to wait before another try, rounded up: a client that waits a whole second less comes back too early.
+#[must_use]
+pub fn retry_after(error: &TokenError) -> u64 {
+    error.retry_after().map_or(DEFAULT_RETRY_AFTER, |wait| {
+        wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+    })
+}
+
 fn detail(id: RequestId, error: &TokenError) -> ErrorDetail {
     ErrorDetail {
         code: error.kind(),
         message: error.message().to_owned(),
         hint: error.hint().map(str::to_owned),
-        // Rounded up: a client that waits a whole second less comes back too early.
-        retry_after: error
-            .retry_after()
-            .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
-            .or_else(|| error.is_transient().then_some(DEFAULT_RETRY_AFTER)),
+        retry_after: (error.is_transient() || error.retry_after().is_some())
+            .then(|| retry_after(error)),
         request_id: id.to_string(),
     }
 }
@@ -174,11 +203,7 @@ fn refusal<T: Serialize>(
     body: &T,
 ) -> Reply {
     let body = serde_json::to_vec(body).unwrap_or_default();
-    let mut reply = reply(status, id, "application/json", body.into());
-    if let Some(seconds) = retry_after {
-        reply.headers_mut().insert(RETRY_AFTER, seconds.into());
-    }
-    reply
+    other(status, id, body.into(), retry_after)
 }
 
 /// The causes of `error`, outermost first, for the log.

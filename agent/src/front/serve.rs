@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::handed::{Handed, Receiving};
 use super::reply::Reply;
 use super::seldom::Seldom;
 use crate::peer::Peer;
@@ -140,7 +141,13 @@ pub async fn serve<H: Handle>(
         let handler = Arc::clone(&handler);
         let stop = stop.clone();
         connections.spawn(async move {
-            serve_connection(stream, peer, handler, stop).await;
+            let handed = Handed::default();
+            if peer.uid == own_uid {
+                let stream = Receiving::new(stream, handed.clone());
+                serve_connection(stream, peer, handed, handler, stop).await;
+            } else {
+                serve_connection(stream, peer, handed, handler, stop).await;
+            }
             drop((slot, guard));
         });
     }
@@ -152,14 +159,16 @@ pub async fn serve<H: Handle>(
     }
 }
 
-/// Serves one connection over any byte stream until either side ends it.
+/// Serves one connection over any byte stream until either side ends it. Its requests have `handed` among their extensions.
 pub async fn serve_connection<H: Handle>(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     peer: Peer,
+    handed: Handed,
     handler: Arc<H>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(handed.clone());
         let handler = Arc::clone(&handler);
         async move { Ok::<_, std::convert::Infallible>(handler.handle(peer, request).await) }
     });
@@ -204,15 +213,18 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 /// Connections per foreign uid.
 #[derive(Debug, Default)]
-struct ForeignCount(Mutex<HashMap<u32, usize>>);
+pub(super) struct ForeignCount(Mutex<HashMap<u32, usize>>);
 
-struct ForeignGuard {
+/// One of them.
+#[derive(Debug)]
+pub(super) struct ForeignGuard {
     count: Arc<ForeignCount>,
     uid: u32,
 }
 
 impl ForeignCount {
-    fn enter(self: &Arc<Self>, uid: u32, limit: usize) -> Option<ForeignGuard> {
+    /// One more of `uid`, unless it has `limit` already.
+    pub(super) fn enter(self: &Arc<Self>, uid: u32, limit: usize) -> Option<ForeignGuard> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(uid).or_default();
         if *count >= limit {

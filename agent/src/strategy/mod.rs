@@ -10,10 +10,12 @@ mod facts;
 mod federation;
 mod kubernetes;
 mod notice;
+mod platform;
 mod promise;
 mod reading;
 pub mod reason;
 mod select;
+mod stand_in;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,8 +25,10 @@ use url::Url;
 
 pub use self::facts::{Facts, OWN_ENDPOINTS_VARIABLE, ProbeResult};
 pub use self::federation::{FederationError, federation_issuer, refuses_federation};
+pub use self::platform::{keep_platform, platform_environment};
 pub use self::promise::{clock_wrong, promise_broken, token_of_earlier};
 pub use self::select::{select, wants_probe};
+pub use self::stand_in::{StandIn, stand_in};
 
 /// A strategy's name, as configuration, logs and `explain` spell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

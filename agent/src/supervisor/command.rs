@@ -66,7 +66,7 @@ pub(super) fn spawn(plan: &Plan, search_path: Option<&str>) -> Result<Started, F
         ));
     };
     let full = |mut command: Command| {
-        command.envs(plan.variables.iter().map(|(name, value)| (name, value)));
+        command.envs(plan.variables.iter());
         command
     };
     let (mut notice, mut started) = (None, full(words(program, arguments)).spawn());

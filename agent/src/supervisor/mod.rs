@@ -12,6 +12,7 @@ mod agent;
 mod ask;
 mod command;
 mod ending;
+mod endpoint;
 mod entry;
 mod event_loop;
 mod lease;
@@ -30,10 +31,12 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 
 use crate::front::election::Seat;
+use crate::platform::Environment;
 
 pub use self::agent::{ALONE, ENDED, KEEPS_ENDING, LOST, OTHERS, STAYS, start_detached};
 pub(crate) use self::agent::{GIVEN, LEASE};
 pub use self::ending::Ending;
+pub use self::endpoint::Endpoint;
 pub use self::entry::Entry;
 pub use self::event_loop::run;
 pub use self::lease::{LeaseReader, News, Told};
@@ -53,7 +56,7 @@ pub struct Plan {
     /// How `run` ends where there can be no agent and COMMAND may not run without one; `None` where it may.
     pub required: Option<i32>,
     /// Variables COMMAND gets on top of the ones we were given.
-    pub variables: Vec<(String, String)>,
+    pub variables: Environment,
     /// The socket, and how to start the agent that answers on it; `None` when there is no place for a socket.
     pub agent: Option<AgentPlan>,
     /// What to wait for before COMMAND is started; `None` is nothing.
@@ -70,6 +73,8 @@ pub struct AgentPlan {
     pub seat: Seat,
     /// How to start it. One who shares the agent of another run has it for the day when that is gone.
     pub recipe: Recipe,
+    /// Where unmodified SDKs ask it; `None` where they are not led here.
+    pub endpoint: Option<Endpoint>,
 }
 
 /// How to start the agent.

@@ -5,6 +5,7 @@
 //! has kept up to date over the lease.
 
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -14,7 +15,7 @@ use super::agent::{Agent, HEALTHY_AFTER};
 use super::lease::LeaseReader;
 use super::record::Record;
 use super::timer::Timer;
-use super::{AgentPlan, say};
+use super::{AgentPlan, Endpoint, say};
 use crate::front::election::{Again, Part, Seat};
 use crate::front::socket::{BoundSocket, SocketFile};
 
@@ -36,6 +37,10 @@ pub(super) struct Service {
     file: Option<SocketFile>,
     /// Our lease, while somebody else does.
     lease: Option<LeaseReader>,
+    /// Where COMMAND's SDKs ask; closed when there is nobody left to answer.
+    endpoint: Option<Endpoint>,
+    /// The connection over which the agent was offered that one.
+    offer: Option<UnixStream>,
     /// Elections since an agent last told anything.
     tries: u32,
     /// Whether others had their chance to take the place before us.
@@ -64,6 +69,8 @@ impl Service {
             agent: Agent::new(plan.recipe),
             file: None,
             lease: None,
+            endpoint: plan.endpoint,
+            offer: None,
             tries: 0,
             waited: false,
             phase: Phase::Serving,
@@ -88,6 +95,7 @@ impl Service {
         if self.agent.is_ours() {
             self.start_agent();
         } else if self.lease.is_some() {
+            self.offer_endpoint();
             self.timer.start(UNANSWERED_WAIT);
         } else {
             self.elect();
@@ -101,8 +109,25 @@ impl Service {
             return Ok(());
         }
         self.agent.start()?;
+        self.offer_endpoint();
         self.timer.start(HEALTHY_AFTER);
         Ok(())
+    }
+
+    /// Offers the endpoint to the agent that answers at our place now, or next.
+    fn offer_endpoint(&mut self) {
+        // An agent that has another one by now gave this one up with its connection.
+        self.offer = None;
+        if let Some(endpoint) = &self.endpoint {
+            self.offer = endpoint.offer(self.seat.path()).ok();
+        }
+    }
+
+    /// Where it could not be offered before.
+    fn offer_endpoint_again(&mut self) {
+        if self.offer.is_none() {
+            self.offer_endpoint();
+        }
     }
 
     /// How often our own agent was started again.
@@ -130,6 +155,7 @@ impl Service {
             Phase::Serving | Phase::Lost => {
                 if self.agent.pid().is_some() {
                     self.agent.on_age();
+                    self.offer_endpoint_again();
                 } else {
                     self.start_agent();
                 }
@@ -155,6 +181,7 @@ impl Service {
                 self.tries = 0;
                 self.timer.stop();
                 self.phase = Phase::Serving;
+                self.offer_endpoint_again();
                 if let Some(decision) = &told.decision {
                     self.seat.note_decision(decision.fingerprint());
                 }
@@ -169,6 +196,7 @@ impl Service {
             }
             if news.ended {
                 self.lease = None;
+                self.offer = None;
                 // At once the first time: callers wait. Not again and again, should it never say anything.
                 if self.tries == 0 {
                     self.elect();
@@ -227,6 +255,7 @@ impl Service {
             }
             Again::Part(Part::Sharer(Some(stream))) => {
                 self.lease = Some(LeaseReader::new(stream));
+                self.offer_endpoint();
                 UNANSWERED_WAIT
                     .saturating_mul(1 << self.tries.min(16))
                     .min(LONGEST_WAIT)
@@ -244,6 +273,9 @@ impl Service {
                     ));
                 }
                 self.phase = Phase::Lost;
+                // Refused at once is better than waited for without end.
+                self.offer = None;
+                self.endpoint = None;
                 LONGEST_WAIT
             }
         };
@@ -260,7 +292,10 @@ impl Service {
             return;
         }
         match self.agent.start() {
-            Ok(()) => self.timer.start(HEALTHY_AFTER),
+            Ok(()) => {
+                self.offer_endpoint();
+                self.timer.start(HEALTHY_AFTER);
+            }
             Err(error) => {
                 let wait = self.agent.note_death();
                 if self.agent.is_newsworthy() {
@@ -302,6 +337,8 @@ impl Service {
         // Before the agent looks whether anybody claims its place.
         self.seat.release();
         self.lease = None;
+        self.offer = None;
+        self.endpoint = None;
         if self.agent.pid().is_none() {
             self.phase = Phase::Left;
             return;

@@ -39,6 +39,8 @@ pub const EXPLAIN_PATH: &str = "/v1/explain";
 pub const STATUS_PATH: &str = "/v1/status";
 /// Path of a lease: an answer that stays open for as long as somebody counts on the agent.
 pub const LEASE_PATH: &str = "/v1/lease";
+/// Path where a `run` offers its identity endpoint (`POST`), and where a shell learns of one (`GET`).
+pub const ENDPOINT_PATH: &str = "/v1/endpoint";
 /// Path that answers 200 while the agent runs.
 pub const HEALTH_PATH: &str = "/healthz";
 /// Path that answers 200 once every declared token exists.
@@ -46,6 +48,10 @@ pub const READY_PATH: &str = "/readyz";
 /// Path of the Prometheus text.
 pub const METRICS_PATH: &str = "/metrics";
 
+/// Headers of what a caller of an offered endpoint has to show.
+pub const SECRET_HEADER: &str = "jobcred-secret";
+/// See [`SECRET_HEADER`]: the first segment of the paths of dialects that send no secret.
+pub const PREFIX_HEADER: &str = "jobcred-prefix";
 /// Variable that names the agent's socket. When set, a client looks nowhere else.
 pub const SOCKET_VARIABLE: &str = "JOBCRED_SOCKET";
 /// Variable that names one more uid (besides its own and root) whose agent a client accepts.

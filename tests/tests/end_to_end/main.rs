@@ -13,6 +13,8 @@ mod bad_requests;
 mod check;
 mod clock;
 mod commands;
+mod dialects;
+mod endpoints;
 mod federation;
 mod grant;
 mod harness;

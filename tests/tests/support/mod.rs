@@ -4,16 +4,20 @@
 //! it is dropped, so that no test can forget to.
 
 mod binaries;
+mod held;
 mod http;
 mod nested;
 mod process;
 mod scan;
+mod sdk;
 mod world;
 
 pub use binaries::binary;
+pub use held::Held;
 pub use http::Answer;
 pub use nested::{in_namespace_with_hosts, in_namespace_with_imds};
 pub use process::{Output, Process};
+pub use sdk::{SdkRequest, send_raw};
 pub use world::{Call, World};
 
 use std::time::Duration;

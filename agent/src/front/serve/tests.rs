@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::super::handed::Handed;
 use super::super::reply::Reply;
 use super::{
     ConnectionLimits, DRAIN_TIMEOUT, ForeignCount, HEADER_TIMEOUT, Handle, MAX_HEADERS, serve,
@@ -51,7 +52,13 @@ fn connect() -> Connection {
     Connection {
         stream,
         stop,
-        server: tokio::spawn(serve_connection(far, peer, Arc::new(Echo), stopped)),
+        server: tokio::spawn(serve_connection(
+            far,
+            peer,
+            Handed::default(),
+            Arc::new(Echo),
+            stopped,
+        )),
     }
 }
 

@@ -1,0 +1,133 @@
+//! Connections of an identity endpoint: one request each, so that nothing of a caller's stays open.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jobcred_wire::MAX_HEADER_BYTES;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use super::{Caller, IdentityEndpoint};
+use crate::front::serve::{ForeignCount, ForeignGuard, MAX_HEADERS};
+use crate::peer::OVERFLOW_UID;
+
+/// Connections at once, to all endpoints of an agent. Beyond it, new ones wait in the kernel's queue until one ends.
+pub const MAX_CONNECTIONS: usize = 512;
+/// Connections at once of one uid that is not the agent's own. Further ones are closed without an answer.
+const MAX_CONNECTIONS_PER_FOREIGN_UID: usize = 64;
+/// How long a client may take to send its request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause after the kernel refuses a new connection (no file descriptors left): trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What all endpoints of an agent share.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    slots: Arc<Semaphore>,
+    foreign: Arc<ForeignCount>,
+}
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            foreign: Arc::default(),
+        }
+    }
+}
+
+/// Answers on `listener` until `end`, and then lets requests under way finish for as long as `drain`.
+pub(super) async fn listen(
+    listener: TcpListener,
+    endpoint: Arc<IdentityEndpoint>,
+    room: Room,
+    end: impl Future<Output = ()>,
+    drain: Duration,
+) {
+    let mut connections = JoinSet::new();
+    tokio::pin!(end);
+    loop {
+        while connections.try_join_next().is_some() {}
+        let accepted = tokio::select! {
+            () = &mut end => break,
+            accepted = accept(&listener, &room.slots) => accepted,
+        };
+        let (stream, address, slot) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // As early as can be: who closes again is nobody.
+        let Ok(own) = stream.local_addr() else {
+            continue;
+        };
+        let caller = Caller::of(address, own);
+        let Ok(guard) = enter(&endpoint, &room, caller) else {
+            tracing::warn!(%caller, "too many connections of this uid; one more is closed");
+            continue;
+        };
+        let endpoint = Arc::clone(&endpoint);
+        connections.spawn(async move {
+            serve(stream, caller, endpoint).await;
+            drop((slot, guard));
+        });
+    }
+    let _ = tokio::time::timeout(drain, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
+}
+
+struct TooMany;
+
+fn enter(
+    endpoint: &IdentityEndpoint,
+    room: &Room,
+    caller: Caller,
+) -> Result<Option<ForeignGuard>, TooMany> {
+    if endpoint.is_own(caller) {
+        return Ok(None);
+    }
+    let uid = caller.uid.unwrap_or(OVERFLOW_UID);
+    let guard = room.foreign.enter(uid, MAX_CONNECTIONS_PER_FOREIGN_UID);
+    guard.map(Some).ok_or(TooMany)
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, slot))
+}
+
+async fn serve(stream: TcpStream, caller: Caller, endpoint: Arc<IdentityEndpoint>) {
+    let service = service_fn(move |request| {
+        let endpoint = Arc::clone(&endpoint);
+        async move { Ok::<_, std::convert::Infallible>(endpoint.answer(caller, request).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%caller, %error, "connection ended");
+    }
+}

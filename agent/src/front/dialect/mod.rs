@@ -1,0 +1,272 @@
+//! The managed-identity dialects, by which unmodified SDKs ask: HTTP on loopback TCP in the form of each platform's endpoint.
+//!
+//! A request passes the [`guard`], shows that it may ask at all (the secret, or a path that only who was told can know, and its
+//! uid), is read by its dialect, and goes the way of every other request from policy on. Nothing is ever forwarded.
+
+mod app_service;
+mod azure_ml;
+mod caller;
+mod guard;
+mod imds;
+mod keys;
+mod listen;
+mod offers;
+mod on_behalf_of;
+mod query;
+mod reply;
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderName, Method, Request, StatusCode};
+use hyper::body::Incoming;
+use jobcred_wire::{ErrorCode, Secret};
+
+pub use self::caller::{Caller, owner};
+pub use self::keys::{Keys, Variable};
+pub use self::listen::MAX_CONNECTIONS;
+pub use self::offers::{Endpoints, Kept};
+
+use self::query::Query;
+use super::native::NativeApi;
+use super::reply::{Reply, RequestId, causes};
+use crate::config::Dialect;
+use crate::error::TokenError;
+
+impl Dialect {
+    /// Whether its clients send a secret. For the others the path has to be one.
+    #[must_use]
+    pub fn has_secret(self) -> bool {
+        self.secret_header().is_some()
+    }
+
+    fn secret_header(self) -> Option<HeaderName> {
+        match self {
+            Self::AppService => Some(app_service::SECRET_HEADER),
+            Self::AzureMl => Some(azure_ml::SECRET_HEADER),
+            Self::OnBehalfOf | Self::Imds => None,
+        }
+    }
+
+    fn read(self, query: &str) -> Result<Query, TokenError> {
+        let query = query::read(query, self == Self::AzureMl)?;
+        match self {
+            Self::AppService => app_service::check(&query)?,
+            Self::AzureMl => azure_ml::check(&query)?,
+            Self::OnBehalfOf => {}
+            Self::Imds => imds::check(&query)?,
+        }
+        Ok(query)
+    }
+}
+
+/// One endpoint: what is answered to the connections of one listener.
+#[derive(Debug)]
+pub struct IdentityEndpoint {
+    api: Arc<NativeApi>,
+    keys: Keys,
+    port: u16,
+}
+
+/// A request that is refused before its query is looked at.
+struct Refused {
+    status: Option<StatusCode>,
+    error: TokenError,
+}
+
+impl IdentityEndpoint {
+    fn new(api: Arc<NativeApi>, keys: Keys, port: u16) -> Self {
+        Self { api, keys, port }
+    }
+
+    /// Whether the caller is of the agent's own user.
+    fn is_own(&self, caller: Caller) -> bool {
+        caller.uid == Some(self.api.admission.own_uid())
+    }
+
+    /// The answer to one request. Never fails: an error is an answer too.
+    async fn answer(&self, caller: Caller, request: Request<Incoming>) -> Reply {
+        let id = self.api.ids.next();
+        let (parts, _body) = request.into_parts();
+        let dialect = route(parts.uri.path(), self.keys.prefix.as_ref());
+        // Where there is no such path, the shape that most clients understand.
+        let shape = dialect.unwrap_or(Dialect::AppService);
+        if let Err(Refused { status, error }) = self.admit(caller, dialect, &parts) {
+            tracing::warn!(request.id = %id, %caller, dialect = shape.name(), error = %error, "a request that may not ask is turned away");
+            self.api.count_denial(caller.uid, None, &error);
+            return match status {
+                Some(status) => reply::refuse_with(status, shape, id, &error),
+                None => reply::refuse(shape, id, &error),
+            };
+        }
+        match self.token(caller, id, shape, &parts).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                tracing::info!(
+                    request.id = %id, %caller, dialect = shape.name(), code = %error.kind(), error = %error,
+                    issuer.code = error.issuer_code(), cause = causes(&error),
+                    "refused"
+                );
+                if error.kind() == ErrorCode::Denied {
+                    self.api.count_denial(caller.uid, None, &error);
+                }
+                reply::refuse(shape, id, &error)
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        caller: Caller,
+        dialect: Option<Dialect>,
+        parts: &Parts,
+    ) -> Result<(), Refused> {
+        guard::check(parts, self.port)?;
+        let Some(dialect) = dialect else {
+            return Err(invalid("there is no such path").into());
+        };
+        if parts.method != Method::GET {
+            return Err(Refused {
+                status: Some(StatusCode::METHOD_NOT_ALLOWED),
+                error: invalid("tokens are asked for by GET"),
+            });
+        }
+        if let Some(header) = dialect.secret_header() {
+            let given = parts.headers.get(&header);
+            if !given.is_some_and(|given| guard::is_secret(given.as_bytes(), &self.keys.secret)) {
+                let what = if given.is_some() { "wrong" } else { "missing" };
+                return Err(Refused {
+                    status: Some(StatusCode::UNAUTHORIZED),
+                    error: TokenError::new(
+                        ErrorCode::Denied,
+                        format!("the header {header} is {what}"),
+                    )
+                    .with_hint("It goes with the endpoint's variables, which are new for every `jobcred run`: `jobcred env` prints them."),
+                });
+            }
+        }
+        match caller.uid {
+            Some(uid) if self.api.admission.admits_holder(uid) => Ok(()),
+            Some(uid) => Err(TokenError::new(
+                ErrorCode::Denied,
+                format!("uid {uid} may not ask this agent"),
+            )
+            .into()),
+            None => {
+                Err(TokenError::new(ErrorCode::Denied, "the kernel does not tell who asks").into())
+            }
+        }
+    }
+
+    async fn token(
+        &self,
+        caller: Caller,
+        id: RequestId,
+        dialect: Dialect,
+        parts: &Parts,
+    ) -> Result<Reply, TokenError> {
+        if dialect == Dialect::Imds {
+            imds::want_header(&parts.headers)?;
+        }
+        let query = dialect.read(parts.uri.query().unwrap_or_default())?;
+        if let Some(uid) = caller.uid {
+            self.api.callers.note(uid, None, self.api.clock.now());
+        }
+        let held = self.api.by_dialect(dialect, &query.request).await?;
+        let now = self.api.clock.now();
+        let resource = &query.resource;
+        let body = match dialect {
+            Dialect::AppService => app_service::answer(&held, resource),
+            Dialect::AzureMl | Dialect::OnBehalfOf => azure_ml::answer(&held, resource, now),
+            Dialect::Imds => imds::answer(&held, resource, now),
+        };
+        let body = body
+            .ok_or_else(|| TokenError::new(ErrorCode::Internal, "the answer cannot be written"))?;
+        tracing::debug!(request.id = %id, %caller, dialect = dialect.name(), "answered");
+        Ok(super::reply::json_bytes(id, body))
+    }
+}
+
+impl From<TokenError> for Refused {
+    fn from(error: TokenError) -> Self {
+        Self {
+            status: None,
+            error,
+        }
+    }
+}
+
+/// The dialect of a path.
+fn route(path: &str, prefix: Option<&Secret>) -> Option<Dialect> {
+    if path == app_service::PATH {
+        return Some(Dialect::AppService);
+    }
+    if path.strip_suffix('/').unwrap_or(path) == azure_ml::PATH {
+        return Some(Dialect::AzureMl);
+    }
+    let (first, _) = path.strip_prefix('/')?.split_once('/')?;
+    if !guard::is_secret(first.as_bytes(), prefix?) {
+        return None;
+    }
+    let rest = path.get(first.len() + 1..)?;
+    if rest == on_behalf_of::PATH {
+        return Some(Dialect::OnBehalfOf);
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    rest.eq_ignore_ascii_case(imds::PATH)
+        .then_some(Dialect::Imds)
+}
+
+fn invalid(message: &str) -> TokenError {
+    TokenError::new(ErrorCode::InvalidRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use jobcred_wire::Secret;
+    use proptest::prelude::*;
+
+    use super::route;
+    use crate::config::Dialect;
+
+    #[test]
+    fn paths_are_exact_and_those_without_a_secret_are_behind_the_prefix() {
+        let prefix = Secret::from("0123");
+        for (path, dialect) in [
+            ("/msi/token", Some(Dialect::AppService)),
+            ("/MSI/auth", Some(Dialect::AzureMl)),
+            ("/MSI/auth/", Some(Dialect::AzureMl)),
+            ("/0123/OBO/token", Some(Dialect::OnBehalfOf)),
+            ("/0123/metadata/identity/oauth2/token", Some(Dialect::Imds)),
+            ("/0123/metadata/identity/oauth2/token/", Some(Dialect::Imds)),
+            ("/0123/Metadata/Identity/OAuth2/Token", Some(Dialect::Imds)),
+            ("/msi/token/", None),
+            ("/msi/token/x", None),
+            ("//msi/token", None),
+            ("/MSI/token", None),
+            ("/msi/auth", None),
+            ("/MSI/auth//", None),
+            ("/OBO/token", None),
+            ("/metadata/identity/oauth2/token", None),
+            ("/0124/OBO/token", None),
+            ("//OBO/token", None),
+            ("/0123/msi/token", None),
+            ("/0123/metadata/instance", None),
+            ("/0123/metadata/identity/oauth2/token//", None),
+            ("/0123", None),
+            ("/", None),
+            ("*", None),
+        ] {
+            assert_eq!(route(path, Some(&prefix)), dialect, "{path}");
+            let open = dialect.filter(|dialect| dialect.has_secret());
+            assert_eq!(route(path, None), open, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_panics(path in any::<String>(), prefix in "[a-z]{1,4}") {
+            let _ = route(&path, Some(&Secret::from(prefix.as_str())));
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The query of a managed-identity request, in any dialect's spelling.
+
+use jobcred_wire::{ErrorCode, TokenRequest};
+use percent_encoding::percent_decode_str;
+
+use crate::error::TokenError;
+
+/// Names of parameters, and the native API's name for the same. All dialects read all of them: a name that was passed over would
+/// be answered with the job's own identity in its place.
+const NAMES: [(&str, &str); 8] = [
+    ("resource", "resource"),
+    ("client_id", "client_id"),
+    ("clientid", "client_id"),
+    ("object_id", "object_id"),
+    ("principal_id", "object_id"),
+    ("mi_res_id", "resource_id"),
+    ("msi_res_id", "resource_id"),
+    ("resource_id", "resource_id"),
+];
+/// What Azure ML has in `DEFAULT_IDENTITY_CLIENT_ID` where there is no identity.
+const PLACEHOLDER: &str = "clientid";
+
+/// What a query says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Query {
+    /// `api-version`, where it is given.
+    pub api_version: Option<String>,
+    /// `resource` and, if named, the identity.
+    pub request: TokenRequest,
+    /// The resource exactly as the caller spelt it: some SDKs look for their cached token by what the answer says here.
+    pub resource: String,
+}
+
+/// Reads a query.
+///
+/// With `clientid_of_nobody`, an empty `clientid` and Azure ML's placeholder name nobody: SDKs send there what is in
+/// `DEFAULT_IDENTITY_CLIENT_ID` when their caller names nobody.
+///
+/// # Errors
+/// `invalid_request`: no resource, one that cannot be one, two identities, a parameter that is given twice.
+pub fn read(query: &str, clientid_of_nobody: bool) -> Result<Query, TokenError> {
+    let mut api_version = None;
+    let mut native = Vec::new();
+    let mut has_resource = false;
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        if name == "api-version" {
+            if api_version.is_some() {
+                return Err(invalid("api-version is given twice"));
+            }
+            api_version = Some(percent_decode_str(value).decode_utf8_lossy().into_owned());
+            continue;
+        }
+        if clientid_of_nobody && name == "clientid" && ["", PLACEHOLDER].contains(&value) {
+            continue;
+        }
+        if let Some((_, own)) = NAMES.iter().find(|(known, _)| *known == name) {
+            has_resource |= *own == "resource";
+            native.push(format!("{own}={value}"));
+        }
+    }
+    if !has_resource {
+        return Err(invalid("say what the token is for: resource=..."));
+    }
+    let request =
+        TokenRequest::from_query(&native.join("&")).map_err(|error| invalid(&error.to_string()))?;
+    let (jobcred_wire::Target::Resource(resource) | jobcred_wire::Target::Scope(resource)) =
+        &request.target;
+    Ok(Query {
+        api_version,
+        resource: resource.clone(),
+        request,
+    })
+}
+
+/// Holds a query to an api-version.
+///
+/// # Errors
+/// `invalid_request`, with what is served.
+pub fn want_version(
+    query: &Query,
+    served: &str,
+    fits: impl Fn(&str) -> bool,
+) -> Result<(), TokenError> {
+    match query.api_version.as_deref() {
+        Some(version) if fits(version) => Ok(()),
+        Some(_) => Err(invalid(&format!(
+            "this api-version is not served; {served} is"
+        ))),
+        None => Err(invalid(&format!(
+            "api-version is missing; {served} is served"
+        ))),
+    }
+}
+
+fn invalid(message: &str) -> TokenError {
+    TokenError::new(ErrorCode::InvalidRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use jobcred_wire::NamedIdentity;
+    use proptest::prelude::*;
+
+    use super::read;
+
+    const ID: &str = "11111111-2222-3333-4444-555555555555";
+
+    #[test]
+    fn every_spelling_of_an_identity_is_read() {
+        let client = NamedIdentity::ClientId(ID.to_owned());
+        let object = NamedIdentity::ObjectId(ID.to_owned());
+        let resource = NamedIdentity::ResourceId(ID.to_owned());
+        for (name, identity) in [
+            ("client_id", &client),
+            ("clientid", &client),
+            ("object_id", &object),
+            ("principal_id", &object),
+            ("mi_res_id", &resource),
+            ("msi_res_id", &resource),
+            ("resource_id", &resource),
+        ] {
+            for azure_ml in [false, true] {
+                let query = read(&format!("{name}={ID}&resource=x&api-version=1"), azure_ml);
+                assert_eq!(query.unwrap().request.identity.as_ref(), Some(identity));
+            }
+        }
+    }
+
+    #[test]
+    fn resources_are_read_raw_and_encoded_and_kept_as_spelt() {
+        for (text, resource) in [
+            (
+                "resource=https://storage.azure.com",
+                "https://storage.azure.com",
+            ),
+            (
+                "resource=https%3A%2F%2Fstorage.azure.com%2F",
+                "https://storage.azure.com/",
+            ),
+            (
+                "unknown=1&resource=https://datalake.azure.net//",
+                "https://datalake.azure.net//",
+            ),
+        ] {
+            let query = read(text, false).unwrap();
+            assert_eq!(
+                (query.resource.as_str(), query.api_version),
+                (resource, None)
+            );
+        }
+    }
+
+    #[test]
+    fn what_names_nobody_on_azure_ml() {
+        for value in ["", "clientid"] {
+            let text = format!("resource=x&clientid={value}");
+            assert_eq!(read(&text, true).unwrap().request.identity, None);
+        }
+        assert!(read("resource=x&clientid=", false).is_err());
+        // Policy says what is wrong with it.
+        let placeholder = read("resource=x&clientid=clientid", false).unwrap();
+        assert!(placeholder.request.identity.is_some());
+    }
+
+    #[test]
+    fn bad_queries_are_told_apart() {
+        for (text, part) in [
+            ("", "resource="),
+            ("api-version=1", "resource="),
+            ("scope=x", "resource="),
+            ("resource=", "empty"),
+            ("resource=a&resource=b", "twice"),
+            ("api-version=1&api-version=2&resource=a", "twice"),
+            ("resource=a&client_id=b&clientid=b", "twice"),
+            ("resource=a&client_id=b&mi_res_id=c", "one identity"),
+            ("resource=a&object_id=b&principal_id=c", "twice"),
+            ("resource=%ff", "UTF-8"),
+            ("resource=a%0ab", "control"),
+        ] {
+            let error = read(text, false).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let long = format!("resource={}", "x".repeat(3000));
+        assert!(read(&long, false).is_err());
+    }
+
+    #[test]
+    fn the_native_apis_own_parameters_are_none_of_a_dialects() {
+        let query = read(
+            "resource=a&claims={}&tenant_id=t&min_validity=9&scope=s",
+            false,
+        )
+        .unwrap();
+        assert_eq!(query.request.claims, None);
+        assert_eq!(query.request.tenant_id, None);
+        assert_eq!(query.request.min_validity, None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_panics(text in any::<String>(), azure_ml: bool) {
+            let _ = read(&text, azure_ml);
+        }
+
+        #[test]
+        fn whoever_is_named_is_never_passed_over(
+            name in "(client_id|clientid|object_id|principal_id|mi_res_id|msi_res_id|resource_id)",
+            id in "[0-9a-f]{8}",
+            more in "[a-z]{0,8}=[a-z]{0,8}",
+        ) {
+            if let Ok(query) = read(&format!("{more}&resource=x&{name}={id}"), true) {
+                prop_assert!(query.request.identity.is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Where jobcred may stand in for the endpoint that COMMAND's SDKs would ask: pure, like the choice.
+//!
+//! First comes that nothing is taken away that worked without jobcred. A managed identity that an SDK names, and that the
+//! platform's endpoint would have given, must not be refused because jobcred was put in front of the command.
+
+use super::{Choice, Strategy, Upstream};
+use crate::config::{Config, Dialect, UserDialects};
+use crate::platform::Environment;
+
+/// What COMMAND is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StandIn {
+    /// The dialects whose variables it gets.
+    pub dialects: Vec<Dialect>,
+    /// Something that a person should know about it.
+    pub remark: Option<&'static str>,
+}
+
+/// Variables by which SDKs take App Service's for somebody else's, or find an endpoint already.
+const IN_THE_WAY: [&str; 4] = [
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
+    "IDENTITY_SERVER_THUMBPRINT",
+    "IMDS_ENDPOINT",
+];
+
+/// What to give COMMAND. `choice` is `None` where nothing was decided yet, because the metadata service has to be asked; a
+/// command whose job has no identity is given nothing at all, and nobody asks here for it.
+#[must_use]
+pub fn stand_in(config: &Config, platform: &Environment, choice: Option<&Choice>) -> StandIn {
+    let is_asked_for = config.exclusive || config.dialects.is_some();
+    let takes_nothing_away = choice.is_some_and(gives_all_there_is)
+        && !IN_THE_WAY.iter().any(|name| platform.get(name).is_some())
+        && !(is_users(choice) && config.user_dialects == UserDialects::Refuse);
+    if !is_asked_for && !takes_nothing_away {
+        return StandIn::default();
+    }
+    let mut dialects = match &config.dialects {
+        Some(listed) => listed.clone(),
+        None => vec![Dialect::AppService],
+    };
+    if config.exclusive && !dialects.contains(&Dialect::AppService) {
+        dialects.push(Dialect::AppService);
+    }
+    let mut remark = None;
+    if platform.get("IDENTITY_SERVER_THUMBPRINT").is_some()
+        && dialects.contains(&Dialect::AppService)
+    {
+        dialects.retain(|dialect| *dialect != Dialect::AppService);
+        remark = Some(
+            "IDENTITY_SERVER_THUMBPRINT makes Azure SDKs take every endpoint for Service Fabric's, so they are given none of jobcred's; unset it if it is a left-over",
+        );
+    }
+    if dialects.contains(&Dialect::OnBehalfOf) && !may_act_for_a_user(choice) {
+        dialects.retain(|dialect| *dialect != Dialect::OnBehalfOf);
+        remark = Some("this job does not run as a user, so OBO_ENDPOINT stays as it is");
+    }
+    if is_users(choice) && !dialects.is_empty() && config.user_dialects == UserDialects::Serve {
+        remark = Some(
+            "SDKs that ask for a managed identity without naming one get the user's tokens; `user_dialects = \"refuse\"` keeps them from it",
+        );
+    }
+    StandIn { dialects, remark }
+}
+
+/// Whether policy refuses no identity that the platform's endpoint could have given.
+fn gives_all_there_is(choice: &Choice) -> bool {
+    match choice.strategy {
+        // Any identity of the cluster may be named, unless the configuration narrows that.
+        Strategy::ComputeIdentity => true,
+        // A job that runs as a user has no managed identity beside.
+        Strategy::UserIdentity => true,
+        // Azure ML's Kubernetes compute has one identity. Workload identity and the node's metadata service may have many.
+        Strategy::Kubernetes => matches!(choice.upstream, Upstream::AzureMl { .. }),
+        Strategy::Sandbox => true,
+        // There may be others than the one that is the job's.
+        Strategy::SystemIdentity | Strategy::ComputeInstanceUser => false,
+        // What the platform has beside it is somebody else.
+        Strategy::ServicePrincipal | Strategy::AzureCli => false,
+    }
+}
+
+fn is_users(choice: Option<&Choice>) -> bool {
+    choice.is_some_and(|choice| {
+        matches!(
+            choice.strategy,
+            Strategy::UserIdentity | Strategy::ComputeInstanceUser
+        )
+    })
+}
+
+fn may_act_for_a_user(choice: Option<&Choice>) -> bool {
+    is_users(choice) || choice.is_some_and(|choice| choice.strategy == Strategy::Sandbox)
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::{StandIn, stand_in};
+    use crate::config::{Config, Dialect, UserDialects};
+    use crate::platform::Environment;
+    use crate::strategy::{Choice, Strategy, Upstream};
+
+    fn url() -> Url {
+        Url::parse("http://127.0.0.1:1/").unwrap()
+    }
+
+    fn azure_ml() -> Upstream {
+        Upstream::AzureMl {
+            endpoint: url(),
+            secret: None,
+        }
+    }
+
+    fn choice(strategy: Strategy, upstream: Upstream) -> Choice {
+        Choice {
+            strategy,
+            upstream,
+            client_id: None,
+        }
+    }
+
+    fn given(config: &Config, variables: &[(&str, &str)], choice: &Choice) -> StandIn {
+        let environment: Environment = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        stand_in(config, &environment, Some(choice))
+    }
+
+    #[test]
+    fn by_default_nothing_that_the_platform_would_have_given_is_taken_away() {
+        let imds = Upstream::Imds { base: url() };
+        let on_behalf_of = Upstream::OnBehalfOf {
+            endpoint: url(),
+            secret: None,
+        };
+        let app_service = Upstream::AppService {
+            endpoint: url(),
+            header: "h".into(),
+        };
+        let workload = Upstream::WorkloadIdentity {
+            authority: url(),
+            tenant: "t".to_owned(),
+            client_id: "c".to_owned(),
+            token_file: "/t".into(),
+        };
+        for (strategy, upstream, expected) in [
+            (Strategy::ComputeIdentity, azure_ml(), true),
+            (Strategy::UserIdentity, on_behalf_of, true),
+            (Strategy::Kubernetes, azure_ml(), true),
+            (Strategy::Sandbox, Upstream::Sandbox, true),
+            (Strategy::Kubernetes, workload, false),
+            (Strategy::Kubernetes, imds.clone(), false),
+            (Strategy::SystemIdentity, azure_ml(), false),
+            (Strategy::SystemIdentity, app_service, false),
+            (Strategy::SystemIdentity, imds, false),
+            (Strategy::ComputeInstanceUser, azure_ml(), false),
+        ] {
+            let choice = choice(strategy, upstream);
+            let StandIn { dialects, .. } = given(&Config::default(), &[], &choice);
+            assert_eq!(!dialects.is_empty(), expected, "{choice:?}");
+            let asked = Config {
+                exclusive: true,
+                ..Config::default()
+            };
+            let StandIn { dialects, .. } = given(&asked, &[], &choice);
+            assert_eq!(dialects, [Dialect::AppService], "{choice:?}");
+        }
+        // Where it hangs on the metadata service.
+        let undecided = |config: &Config| stand_in(config, &Environment::default(), None).dialects;
+        assert_eq!(undecided(&Config::default()), []);
+        let asked = Config {
+            dialects: Some(vec![Dialect::AppService]),
+            ..Config::default()
+        };
+        assert_eq!(undecided(&asked), [Dialect::AppService]);
+    }
+
+    #[test]
+    fn variables_that_are_in_the_way() {
+        let choice = choice(Strategy::ComputeIdentity, azure_ml());
+        for name in super::IN_THE_WAY {
+            let StandIn { dialects, remark } = given(&Config::default(), &[(name, "x")], &choice);
+            assert_eq!(dialects, [], "{name}");
+            assert_eq!(remark, None, "{name}");
+        }
+        let asked = Config {
+            exclusive: true,
+            dialects: Some(vec![Dialect::AzureMl]),
+            ..Config::default()
+        };
+        for (name, expected) in [
+            (
+                "IDENTITY_ENDPOINT",
+                vec![Dialect::AzureMl, Dialect::AppService],
+            ),
+            ("IMDS_ENDPOINT", vec![Dialect::AzureMl, Dialect::AppService]),
+            ("IDENTITY_SERVER_THUMBPRINT", vec![Dialect::AzureMl]),
+        ] {
+            let StandIn { dialects, remark } = given(&asked, &[(name, "x")], &choice);
+            assert_eq!(dialects, expected, "{name}");
+            assert_eq!(remark.is_some(), dialects.len() == 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_users_job_says_so_and_can_refuse() {
+        let choice = choice(
+            Strategy::UserIdentity,
+            Upstream::OnBehalfOf {
+                endpoint: url(),
+                secret: None,
+            },
+        );
+        let StandIn { dialects, remark } = given(&Config::default(), &[], &choice);
+        assert_eq!(dialects, [Dialect::AppService]);
+        assert!(remark.unwrap().contains("the user's tokens"));
+        let refusing = Config {
+            user_dialects: UserDialects::Refuse,
+            ..Config::default()
+        };
+        assert_eq!(given(&refusing, &[], &choice), StandIn::default());
+    }
+
+    #[test]
+    fn nobody_but_a_user_is_acted_for() {
+        let config = Config {
+            dialects: Some(vec![Dialect::OnBehalfOf, Dialect::Imds]),
+            ..Config::default()
+        };
+        let cluster = choice(Strategy::ComputeIdentity, azure_ml());
+        let StandIn { dialects, remark } = given(&config, &[], &cluster);
+        assert_eq!(dialects, [Dialect::Imds]);
+        assert!(remark.unwrap().contains("OBO_ENDPOINT"));
+        let sandbox = choice(Strategy::Sandbox, Upstream::Sandbox);
+        assert_eq!(given(&config, &[], &sandbox).dialects.len(), 2);
+    }
+}

@@ -1,0 +1,473 @@
+//! What unmodified SDKs get of each dialect: its shapes, its errors, and nothing of anybody else's.
+
+use jobcred_tests::{AzureMl, AzureMlOptions, Identities};
+use serde_json::Value;
+
+use crate::support::{Answer, Held, SdkRequest, World, send_raw};
+
+const STORAGE: &str = "https://storage.azure.com";
+const APP_SERVICE: &str = "api-version=2019-08-01&resource=https://storage.azure.com";
+const AZURE_ML: &str = "api-version=2017-09-01&resource=https://storage.azure.com";
+
+/// A job on a cluster of three identities, with an endpoint in every dialect there is for it.
+struct Job {
+    aml: AzureMl,
+    run: Held,
+    // Last: what it holds is searched when all others have ended.
+    _world: World,
+}
+
+impl Job {
+    fn on_cluster(dialects: &str) -> Self {
+        Self::start(dialects, AzureMl::environment)
+    }
+
+    fn of_a_user(dialects: &str) -> Self {
+        Self::start(dialects, AzureMl::user_environment)
+    }
+
+    fn start(dialects: &str, environment: fn(&AzureMl) -> Vec<(String, String)>) -> Self {
+        let aml = AzureMl::start(AzureMlOptions {
+            identities: Identities::user_assigned(3),
+            ..AzureMlOptions::default()
+        })
+        .unwrap();
+        let world = World::new()
+            .with_environment(environment(&aml))
+            .with_secrets(aml.secrets());
+        let run = Held::start(&world, "job", &[], &[("JOBCRED_DIALECTS", dialects)]);
+        Self {
+            aml,
+            run,
+            _world: world,
+        }
+    }
+
+    fn app_service(&self) -> SdkRequest {
+        SdkRequest::get(&self.run.variable("IDENTITY_ENDPOINT"))
+            .header("x-identity-header", &self.run.variable("IDENTITY_HEADER"))
+            .query(APP_SERVICE)
+    }
+
+    fn azure_ml(&self) -> SdkRequest {
+        SdkRequest::get(&self.run.variable("MSI_ENDPOINT"))
+            .header("secret", &self.run.variable("MSI_SECRET"))
+            .query(AZURE_ML)
+    }
+
+    fn imds(&self) -> SdkRequest {
+        let base = self.run.variable("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+        SdkRequest::get(&format!("{base}/metadata/identity/oauth2/token"))
+            .header("metadata", "true")
+            .query(&format!("api-version=2018-02-01&resource={STORAGE}"))
+    }
+
+    fn on_behalf_of(&self) -> SdkRequest {
+        SdkRequest::get(&self.run.variable("OBO_ENDPOINT")).query(&format!("resource={STORAGE}"))
+    }
+}
+
+/// Whose token a good answer has in it.
+#[track_caller]
+fn object_id(answer: &Answer) -> String {
+    let claims = jobcred_tests::decode_claims(&answer.token()).unwrap();
+    claims["oid"].as_str().unwrap().to_owned()
+}
+
+/// A refusal of that status, as JSON, from a connection that is closed.
+#[track_caller]
+fn refused(answer: &Answer, status: u16) -> Value {
+    assert_eq!(answer.status, status, "{}", answer.body);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("connection"), Some("close"));
+    answer.json()
+}
+
+#[test]
+fn app_service_as_its_sdks_want_it() {
+    let job = Job::on_cluster("auto");
+    let answer = job.app_service().send();
+    let body = answer.json();
+    assert_eq!(answer.status, 200, "{body}");
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert_eq!(body["token_type"], "Bearer");
+    let expires_on: i64 = body["expires_on"].as_str().unwrap().parse().unwrap();
+    assert!(expires_on > 1_700_000_000);
+    assert_eq!(body.get("expires_in"), None);
+    // The caller's own spelling.
+    assert_eq!(body["resource"], STORAGE);
+    let encoded = "resource=https%3A%2F%2Fstorage.azure.com%2F&api-version=2019-08-01";
+    let again = job.app_service().query(encoded).send();
+    assert_eq!(again.json()["resource"], "https://storage.azure.com/");
+    assert_eq!(again.token(), answer.token());
+    let identities = &job.aml.options().identities;
+    assert_eq!(object_id(&answer), identities.first().unwrap().object_id);
+    assert_eq!(job.aml.requests().len(), 1);
+    // The platform's own stay as they are: mounts use them.
+    for (name, value) in job.aml.environment() {
+        assert_eq!(job.run.variable(&name), value);
+    }
+    job.run.end();
+}
+
+#[test]
+fn identities_are_named_in_every_spelling() {
+    let job = Job::on_cluster("app_service,azure_ml,imds");
+    let identities = job.aml.options().identities.clone();
+    let (own, other) = (identities.first().unwrap(), &identities.user_assigned[1]);
+    assert_eq!(object_id(&job.app_service().send()), own.object_id);
+    for request in [job.app_service(), job.azure_ml(), job.imds()] {
+        let query = request.url.query().unwrap().to_owned();
+        let naming = |name: &str, value: &str| {
+            let query = format!("{query}&{name}={value}");
+            request.clone().query(&query).send()
+        };
+        for name in ["client_id", "clientid"] {
+            let answer = naming(name, &other.client_id);
+            assert_eq!(object_id(&answer), other.object_id, "{name}");
+            let answer = naming(name, &own.client_id.to_uppercase());
+            assert_eq!(object_id(&answer), own.object_id, "{name}");
+        }
+        // Azure ML's own endpoint knows identities by client id alone; by any other name it would have been the wrong one.
+        for name in ["object_id", "principal_id"] {
+            assert_eq!(object_id(&naming(name, &own.object_id)), own.object_id);
+            refused(&naming(name, &other.object_id), 403);
+        }
+        for name in ["mi_res_id", "msi_res_id", "resource_id"] {
+            refused(&naming(name, &Identities::resource_id(other)), 403);
+        }
+    }
+    // One for each identity, whatever dialect and spelling it was named in.
+    assert_eq!(job.aml.requests().len(), 2);
+    job.run.end();
+}
+
+#[test]
+fn azure_ml_as_its_sdks_want_it() {
+    let job = Job::on_cluster("azure_ml");
+    assert_eq!(job.run.variable("IDENTITY_ENDPOINT"), "");
+    let own = job.aml.options().identities.first().unwrap().clone();
+    let query = AZURE_ML.to_owned();
+    for request in [
+        job.azure_ml(),
+        // As the data libraries spell it.
+        job.azure_ml().path("/MSI/auth/"),
+        // SDKs that send what is in DEFAULT_IDENTITY_CLIENT_ID for nobody.
+        job.azure_ml().query(&format!("{query}&clientid=")),
+        job.azure_ml().query(&format!("{query}&clientid=clientid")),
+        job.azure_ml()
+            .query(&format!("{query}&clientid={}", own.client_id)),
+    ] {
+        let answer = request.send();
+        let body = answer.json();
+        assert_eq!(object_id(&answer), own.object_id);
+        assert!(body["expires_on"].is_i64(), "{body}");
+        assert!(body["expires_in"].as_i64().unwrap() > 0, "{body}");
+        assert_eq!(body["resource"], STORAGE);
+        assert_eq!(body["token_type"], "Bearer");
+    }
+    let wrong = job.azure_ml().query(APP_SERVICE).send();
+    let body = refused(&wrong, 400);
+    assert_eq!(body["error"]["code"], "invalid_request");
+    assert!(
+        body["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("2017-09-01")
+    );
+    refused(&job.azure_ml().header("secret", "wrong").send(), 401);
+    job.run.end();
+}
+
+#[test]
+fn imds_as_its_sdks_want_it() {
+    let job = Job::on_cluster("imds");
+    let own = job
+        .aml
+        .options()
+        .identities
+        .first()
+        .unwrap()
+        .object_id
+        .clone();
+    let path = job.imds().url.path().to_owned();
+    for request in [
+        job.imds(),
+        job.imds().path(&format!("{path}/")),
+        job.imds().path(&path.replace("/metadata/", "/Metadata/")),
+        job.imds()
+            .query(&format!("api-version=2019-08-01&resource={STORAGE}")),
+        job.imds()
+            .query(&format!("resource={STORAGE}&api-version=2025-01-01")),
+    ] {
+        let answer = request.send();
+        let body = answer.json();
+        assert_eq!(object_id(&answer), own);
+        for name in ["expires_on", "expires_in", "ext_expires_in", "not_before"] {
+            let number: i64 = body[name].as_str().unwrap().parse().unwrap();
+            assert!(number > 0, "{name}");
+        }
+        assert_eq!(body["resource"], STORAGE);
+    }
+    // By this SDKs find out whether anybody is there.
+    let probe = job.imds().without("metadata");
+    let body = refused(&probe.clone().query("").send(), 400);
+    assert_eq!(body["error"], "invalid_request");
+    assert!(
+        body["error_description"]
+            .as_str()
+            .unwrap()
+            .contains("Metadata")
+    );
+    refused(&probe.send(), 400);
+    for version in [
+        "2017-12-01",
+        "2018-02-0",
+        "latest",
+        "2018-02-01-preview",
+        "",
+    ] {
+        let query = format!("api-version={version}&resource={STORAGE}");
+        refused(&job.imds().query(&query).send(), 400);
+    }
+    // Without the prefix there is nothing, and nothing is passed on to the real service.
+    for path in ["/metadata/identity/oauth2/token", "/metadata/instance"] {
+        refused(&job.imds().path(path).send(), 400);
+    }
+    job.run.end();
+}
+
+#[test]
+fn on_behalf_of_is_for_jobs_that_run_as_a_user() {
+    let job = Job::of_a_user("on_behalf_of,imds");
+    let user = job.aml.options().user.object_id.clone();
+    for resource in [STORAGE, "https://storage.azure.com/"] {
+        let answer = job
+            .on_behalf_of()
+            .query(&format!("resource={resource}"))
+            .send();
+        assert_eq!(object_id(&answer), user);
+        assert!(answer.json()["expires_on"].is_i64());
+        assert_eq!(answer.json()["resource"], resource);
+    }
+    // The platform's secret may come along; it is for another endpoint.
+    let answer = job.on_behalf_of().header("secret", "any").send();
+    assert_eq!(answer.status, 200);
+    let body = refused(&job.on_behalf_of().query("").send(), 400);
+    assert_eq!(body["error"]["code"], "invalid_request");
+    job.run.end();
+
+    let job = Job::on_cluster("on_behalf_of,imds");
+    assert_eq!(job.run.variable("OBO_ENDPOINT"), "");
+    let base = job.run.variable("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+    let asked = SdkRequest::get(&format!("{base}/OBO/token")).query("resource=x");
+    let body = refused(&asked.send(), 403);
+    assert_eq!(body["error"]["code"], "denied");
+    job.run.end();
+}
+
+#[test]
+fn a_users_job_serves_the_user_to_who_names_nobody() {
+    let job = Job::of_a_user("auto");
+    assert!(job.run.process.stderr().contains("get the user's tokens"));
+    let answer = job.app_service().send();
+    assert_eq!(object_id(&answer), job.aml.options().user.object_id);
+    let identity = job.aml.options().identities.first().unwrap().clone();
+    for (name, value) in [
+        ("client_id", identity.client_id.clone()),
+        ("object_id", identity.object_id.clone()),
+        ("mi_res_id", Identities::resource_id(&identity)),
+    ] {
+        let named = format!("{APP_SERVICE}&{name}={value}");
+        let body = refused(&job.app_service().query(&named).send(), 403);
+        assert_eq!(body["statusCode"], 403);
+        let message = body["message"].as_str().unwrap();
+        assert!(message.contains("submitting user"), "{message}");
+    }
+    job.run.end();
+}
+
+#[test]
+fn a_users_job_can_refuse_whoever_asks_for_a_managed_identity() {
+    let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
+    let world = World::new()
+        .with_environment(aml.user_environment())
+        .with_secrets(aml.secrets());
+    let refuse = ("JOBCRED_USER_DIALECTS", "refuse");
+    let run = Held::start(&world, "auto", &[], &[refuse]);
+    assert_eq!(run.variable("IDENTITY_ENDPOINT"), "");
+    run.end();
+    let all = ("JOBCRED_DIALECTS", "app_service,on_behalf_of");
+    let run = Held::start(&world, "all", &[], &[refuse, all]);
+    let request = SdkRequest::get(&run.variable("IDENTITY_ENDPOINT"))
+        .header("x-identity-header", &run.variable("IDENTITY_HEADER"))
+        .query(APP_SERVICE);
+    let body = refused(&request.send(), 403);
+    assert!(body["message"].as_str().unwrap().contains("user_dialects"));
+    // Who asks for the user is another matter.
+    let url = run.variable("OBO_ENDPOINT");
+    let answer = SdkRequest::get(&url).query("resource=x").send();
+    assert_eq!(object_id(&answer), aml.options().user.object_id);
+    run.end();
+}
+
+#[test]
+fn what_no_sdk_sends_is_refused_in_the_dialects_own_shape() {
+    let job = Job::on_cluster("auto");
+    let good = job.app_service();
+    let post = SdkRequest {
+        method: "POST",
+        ..good.clone()
+    };
+    let port = good.url.port().unwrap();
+    let named = "11111111-2222-3333-4444-555555555555";
+    let table = [
+        (
+            "missing secret",
+            good.clone().without("x-identity-header"),
+            401,
+        ),
+        (
+            "wrong secret",
+            good.clone().header("x-identity-header", "0"),
+            401,
+        ),
+        (
+            "empty secret",
+            good.clone().header("x-identity-header", ""),
+            401,
+        ),
+        (
+            "another dialect's",
+            good.clone()
+                .without("x-identity-header")
+                .header("secret", &job.run.variable("IDENTITY_HEADER")),
+            401,
+        ),
+        ("no host", good.clone().without("host"), 403),
+        (
+            "another host",
+            good.clone()
+                .header("host", &format!("attacker.example:{port}")),
+            403,
+        ),
+        (
+            "host without port",
+            good.clone().header("host", "127.0.0.1"),
+            403,
+        ),
+        (
+            "forwarded",
+            good.clone().header("x-forwarded-for", "10.0.0.1"),
+            403,
+        ),
+        (
+            "standard forwarded",
+            good.clone().header("forwarded", "for=10.0.0.1"),
+            403,
+        ),
+        ("via", good.clone().header("via", "1.1 proxy"), 403),
+        (
+            "origin",
+            good.clone().header("origin", "http://localhost"),
+            403,
+        ),
+        (
+            "fetch",
+            good.clone().header("sec-fetch-mode", "no-cors"),
+            403,
+        ),
+        ("method", post, 405),
+        ("path", good.clone().path("/msi/tokens"), 400),
+        ("root", good.clone().path("/"), 400),
+        ("native", good.clone().path("/v1/token"), 400),
+        ("status", good.clone().path("/v1/status"), 400),
+        (
+            "metadata",
+            good.clone().path("/metadata/identity/oauth2/token"),
+            400,
+        ),
+        ("no query", good.clone().query(""), 400),
+        ("no version", good.clone().query("resource=x"), 400),
+        (
+            "old version",
+            good.clone().query("resource=x&api-version=2017-09-01"),
+            400,
+        ),
+        (
+            "no resource",
+            good.clone().query("api-version=2019-08-01"),
+            400,
+        ),
+        (
+            "empty resource",
+            good.clone().query("api-version=2019-08-01&resource="),
+            400,
+        ),
+        (
+            "two resources",
+            good.clone().query(&format!("{APP_SERVICE}&resource=y")),
+            400,
+        ),
+        (
+            "two identities",
+            good.clone().query(&format!(
+                "{APP_SERVICE}&client_id={named}&object_id={named}"
+            )),
+            400,
+        ),
+        (
+            "no guid",
+            good.clone()
+                .query(&format!("{APP_SERVICE}&client_id=clientid")),
+            400,
+        ),
+        (
+            "broken escape",
+            good.clone().query("api-version=2019-08-01&resource=%z"),
+            400,
+        ),
+        (
+            "long resource",
+            good.clone()
+                .query(&format!("{APP_SERVICE}{}", "x".repeat(3000))),
+            400,
+        ),
+    ];
+    let secret = job.run.variable("IDENTITY_HEADER");
+    for (what, request, status) in table {
+        let answer = request.send();
+        assert_eq!(answer.status, status, "{what}: {}", answer.body);
+        let body = refused(&answer, status);
+        assert_eq!(body["statusCode"], status, "{what}");
+        assert!(body["message"].is_string() && body["correlationId"].is_string());
+        assert!(!answer.body.contains(&secret[..8]), "{what}");
+        assert_eq!(answer.header("access-control-allow-origin"), None);
+    }
+    // What is no HTTP, or too much of it.
+    let long = format!("GET /msi/token?{} HTTP/1.1\r\n", "x".repeat(40_000));
+    let many = format!("GET /msi/token HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200));
+    for (bytes, status) in [
+        (long.as_bytes(), 431),
+        (many.as_bytes(), 431),
+        (b"SSH-2.0-x\r\n\r\n", 400),
+        (b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n", 403),
+        (b"GET http://169.254.169.254/metadata/instance HTTP/1.1\r\nhost: 169.254.169.254\r\n\r\n", 403),
+    ] {
+        let answer = send_raw(&good.url, bytes).unwrap();
+        let shown = String::from_utf8_lossy(bytes);
+        // The server's own, for a target that is too long.
+        let status = if answer.status == 414 { 414 } else { status };
+        assert_eq!(answer.status, status, "{shown:.60}");
+    }
+    assert_eq!(good.send().status, 200);
+    // One was served, and nobody else was asked anything.
+    assert_eq!(job.aml.requests().len(), 1);
+    let own = nix::unistd::geteuid();
+    let output = job.run.end();
+    let log = output.stderr;
+    assert!(log.contains(&format!("uid {own} at 127.0.0.1:")), "{log}");
+    assert!(log.contains("a request that may not ask is turned away"));
+    assert!(!log.contains(&secret[..8]), "the secret shows");
+    assert!(!log.contains("panicked"), "{log}");
+}

@@ -1,0 +1,378 @@
+//! Whose an identity endpoint is, how long it lives, and when a command gets none.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use jobcred_tests::{AzureMl, AzureMlOptions, Imds, ImdsOptions};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{Held, SdkRequest, World, binary};
+
+const QUERY: &str = "api-version=2019-08-01&resource=https://storage.azure.com";
+const PAIR: [&str; 2] = ["IDENTITY_ENDPOINT", "IDENTITY_HEADER"];
+
+struct Node {
+    aml: AzureMl,
+    world: World,
+}
+
+impl Node {
+    fn new() -> Self {
+        let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
+        let world = World::new()
+            .with_environment(aml.environment())
+            .with_secrets(aml.secrets());
+        Self { aml, world }
+    }
+
+    fn run(&self, name: &str) -> Held {
+        Held::start(&self.world, name, &[], &[])
+    }
+
+    fn agent(&self) -> Pid {
+        let status = self.world.ask("GET", "/v1/status").json();
+        Pid::from_raw(i32::try_from(status["pid"].as_i64().unwrap()).unwrap())
+    }
+}
+
+fn base(imds: &Imds) -> String {
+    imds.endpoint().url("")
+}
+
+fn request(run: &Held) -> SdkRequest {
+    SdkRequest::get(&run.variable("IDENTITY_ENDPOINT"))
+        .header("x-identity-header", &run.variable("IDENTITY_HEADER"))
+        .query(QUERY)
+}
+
+#[test]
+fn an_endpoint_outlives_its_agent_and_ends_with_its_run() {
+    let node = Node::new();
+    let run = node.run("only");
+    let asked = request(&run);
+    assert_eq!(asked.send().status, 200);
+    // The secret is nowhere but in COMMAND's environment.
+    run.process.check_arguments(run.process.pid());
+    let header = run.variable("IDENTITY_HEADER");
+    let agent = node.agent();
+    let arguments = std::fs::read_to_string(format!("/proc/{agent}/cmdline")).unwrap();
+    assert!(!arguments.contains(&header));
+
+    for count in 2..4 {
+        kill(node.agent(), Signal::SIGKILL).unwrap();
+        // Requests wait for the next agent, as they do on the socket.
+        let answer = asked.send();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_eq!(node.aml.requests().len(), count);
+    }
+    let address = (
+        asked.url.host_str().unwrap().to_owned(),
+        asked.url.port().unwrap(),
+    );
+    run.end();
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn runs_that_share_an_agent_have_an_endpoint_each() {
+    let node = Node::new();
+    let first = node.run("first");
+    let second = node.run("second");
+    assert_ne!(first.variable(PAIR[0]), second.variable(PAIR[0]));
+    assert_ne!(first.variable(PAIR[1]), second.variable(PAIR[1]));
+    for run in [&first, &second] {
+        assert_eq!(request(run).send().status, 200);
+        let mixed = request(run).header(
+            "x-identity-header",
+            &if std::ptr::eq(run, &first) {
+                &second
+            } else {
+                &first
+            }
+            .variable(PAIR[1]),
+        );
+        assert_eq!(mixed.send().status, 401);
+    }
+    assert_eq!(node.aml.requests().len(), 1);
+
+    // The starter goes; its endpoint goes with it, and the other's stays.
+    let gone = request(&first);
+    let stays = request(&second);
+    first.end();
+    assert!(gone.try_send().is_err());
+    assert_eq!(stays.send().status, 200);
+    assert_eq!(node.aml.requests().len(), 1);
+    // Now its agent dies too, and the sharer starts one in its place.
+    kill(node.agent(), Signal::SIGKILL).unwrap();
+    assert_eq!(stays.send().status, 200);
+    assert_eq!(node.aml.requests().len(), 2);
+    second.end();
+}
+
+#[test]
+fn a_sharers_endpoint_outlives_the_agent_that_it_shared() {
+    let node = Node::new();
+    let first = node.run("first");
+    let second = node.run("second");
+    assert_eq!(request(&second).send().status, 200);
+    kill(node.agent(), Signal::SIGKILL).unwrap();
+    for run in [&second, &first, &second] {
+        assert_eq!(request(run).send().status, 200);
+    }
+    kill(Pid::from_raw(first.process.pid()), Signal::SIGKILL).unwrap();
+    kill(node.agent(), Signal::SIGKILL).unwrap();
+    assert_eq!(request(&second).send().status, 200);
+    second.end();
+}
+
+#[test]
+fn a_command_without_an_identity_is_given_nothing() {
+    // The strategy is wrong here; nothing was found; the metadata service, which SDKs ask by themselves.
+    for (name, variables) in [
+        ("wrong", vec![("AZUREML_OBO_ENABLED", "True")]),
+        ("nothing", vec![]),
+        (
+            "unsupported",
+            vec![
+                ("IDENTITY_ENDPOINT", "http://127.0.0.1:1/"),
+                ("IMDS_ENDPOINT", "http://127.0.0.1:1/"),
+            ],
+        ),
+    ] {
+        let world = World::new();
+        let run = Held::start(&world, name, &[], &variables);
+        assert_eq!(run.variable("IDENTITY_HEADER"), "", "{name}");
+        assert_eq!(run.variable("JOBCRED_OWN_ENDPOINTS"), "", "{name}");
+        run.process.wait_for_stderr("no token can be had");
+        run.end();
+    }
+}
+
+#[test]
+fn what_is_in_the_environment_for_sdks_stays_there() {
+    let node = Node::new();
+    for name in [
+        "IDENTITY_ENDPOINT",
+        "IDENTITY_HEADER",
+        "IDENTITY_SERVER_THUMBPRINT",
+        "IMDS_ENDPOINT",
+    ] {
+        let run = Held::start(&node.world, name, &[], &[(name, "http://127.0.0.1:1/own")]);
+        for variable in [
+            "IDENTITY_ENDPOINT",
+            "IDENTITY_HEADER",
+            "IMDS_ENDPOINT",
+            "JOBCRED_OWN_ENDPOINTS",
+        ] {
+            let expected = if variable == name {
+                "http://127.0.0.1:1/own"
+            } else {
+                ""
+            };
+            assert_eq!(run.variable(variable), expected, "{name}");
+        }
+        run.end();
+    }
+    // And what is nobody's business in any case.
+    let client_id = "11111111-2222-3333-4444-555555555555";
+    let run = Held::start(
+        &node.world,
+        "client",
+        &[],
+        &[("AZURE_CLIENT_ID", client_id)],
+    );
+    assert_eq!(run.variable("AZURE_CLIENT_ID"), client_id);
+    assert_eq!(run.variable("AZURE_TOKEN_CREDENTIALS"), "");
+    assert_ne!(run.variable("IDENTITY_HEADER"), "");
+    run.end();
+}
+
+#[test]
+fn exclusive_leads_past_what_would_go_around() {
+    let node = Node::new();
+    // A job of Azure ML, whose own endpoint comes first there.
+    let platform = [
+        ("AZUREML_RUN_ID", "keen_rhubarb_1"),
+        ("IDENTITY_ENDPOINT", "http://127.0.0.1:1/own"),
+        ("IDENTITY_HEADER", "own"),
+    ];
+    let run = Held::start(&node.world, "flag", &["--exclusive"], &platform);
+    assert_eq!(
+        run.variable("AZURE_TOKEN_CREDENTIALS"),
+        "ManagedIdentityCredential"
+    );
+    assert_eq!(request(&run).send().status, 200);
+    assert_eq!(run.variable("JOBCRED_PLATFORM_IDENTITY_HEADER"), "own");
+    run.end();
+    let run = Held::start(&node.world, "key", &[], &[("JOBCRED_EXCLUSIVE", "true")]);
+    assert_eq!(
+        run.variable("AZURE_TOKEN_CREDENTIALS"),
+        "ManagedIdentityCredential"
+    );
+    run.end();
+}
+
+#[test]
+fn the_dialects_can_be_switched_off() {
+    let node = Node::new();
+    let run = Held::start(&node.world, "off", &[], &[("JOBCRED_DIALECTS", "none")]);
+    for name in PAIR {
+        assert_eq!(run.variable(name), "");
+    }
+    assert_ne!(run.variable("JOBCRED_SOCKET"), "");
+    run.end();
+}
+
+#[test]
+fn a_run_inside_a_run_asks_the_platform_and_not_itself() {
+    let node = Node::new();
+    let all = [("JOBCRED_DIALECTS", "app_service,azure_ml,imds")];
+    let outer = Held::start(&node.world, "outer", &[], &all);
+    assert_ne!(outer.variable("MSI_ENDPOINT"), node.aml.msi_endpoint());
+    let given: Vec<(&str, &str)> = outer
+        .environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    // The same decision, so the same agent; and one that has an agent of its own.
+    for (name, more, is_shared) in [
+        ("inner", None, true),
+        ("aside", Some(("JOBCRED_ALLOW_IDENTITIES", "none")), false),
+    ] {
+        let variables: Vec<_> = given.iter().copied().chain(more).collect();
+        let inner = Held::start(&node.world, name, &[], &variables);
+        let shares = inner.process.stderr().contains("shares the agent");
+        assert_eq!(shares, is_shared, "{}", inner.process.stderr());
+        let answer = request(&inner).send();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_ne!(inner.variable(PAIR[0]), outer.variable(PAIR[0]));
+        inner.end();
+    }
+    assert_eq!(request(&outer).send().status, 200);
+    assert_eq!(node.aml.requests().len(), 2);
+    outer.end();
+}
+
+#[test]
+fn the_metadata_service_is_left_to_the_sdks_unless_asked_for() {
+    let imds = Imds::start(ImdsOptions::default()).unwrap();
+    let world = World::new()
+        .with_environment([("AZURE_POD_IDENTITY_AUTHORITY_HOST", base(&imds))])
+        .with_secrets(imds.secrets());
+    let run = Held::start(&world, "auto", &[], &[]);
+    assert_eq!(run.variable(PAIR[0]), "");
+    run.end();
+    let run = Held::start(
+        &world,
+        "asked",
+        &[],
+        &[("JOBCRED_DIALECTS", "app_service,imds")],
+    );
+    assert_ne!(
+        run.variable("AZURE_POD_IDENTITY_AUTHORITY_HOST"),
+        base(&imds)
+    );
+    assert_eq!(request(&run).send().status, 200);
+    assert_eq!(imds.requests().len(), 1);
+    run.end();
+}
+
+#[test]
+fn only_the_jobs_own_users_are_served_over_tcp() {
+    const OTHER: &str = "61702";
+    let ask = |world: &World, run: &Held, uid: &str| {
+        // The variables alone, as whoever got hold of them would have them.
+        let script = r#"import http.client, os, urllib.parse
+url = urllib.parse.urlsplit(os.environ["IDENTITY_ENDPOINT"])
+connection = http.client.HTTPConnection(url.hostname, url.port)
+query = "?api-version=2019-08-01&resource=https://storage.azure.com"
+connection.request("GET", url.path + query, headers={"X-IDENTITY-HEADER": os.environ["IDENTITY_HEADER"]})
+answer = connection.getresponse()
+print(answer.status, answer.read().decode() if answer.status != 200 else "")"#;
+        let setpriv = PathBuf::from("/usr/bin/setpriv");
+        let output = world
+            .call(
+                &setpriv,
+                &[
+                    "--reuid",
+                    uid,
+                    "--regid",
+                    uid,
+                    "--clear-groups",
+                    "python3",
+                    "-c",
+                    script,
+                ],
+            )
+            .env(PAIR[0], run.variable(PAIR[0]))
+            .env(PAIR[1], run.variable(PAIR[1]))
+            .run()
+            .succeeded();
+        output.stdout
+    };
+    let node = Node::new();
+    let run = node.run("roots");
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test needs real root: it becomes other users"
+    );
+    assert!(ask(&node.world, &run, "0").starts_with("200"));
+    // Root's job may become somebody else and keep its environment.
+    assert!(ask(&node.world, &run, OTHER).starts_with("200"));
+    run.end();
+
+    let own = node.world.path().join("somebody");
+    std::fs::create_dir(&own).unwrap();
+    std::os::unix::fs::chown(&own, Some(61_701), Some(61_701)).unwrap();
+    let program = own.join("jobcred");
+    // The build's own directory may be closed to other users.
+    std::fs::copy(binary("jobcred"), &program).unwrap();
+    let file = own.join("environment");
+    let place = own.join("own").join("agent.sock");
+    let script = format!(
+        r#"env -0 > {0}.new && mv {0}.new {0}; echo ready; exec sleep 1000"#,
+        file.display()
+    );
+    let setpriv = PathBuf::from("/usr/bin/setpriv");
+    let process = node
+        .world
+        .call(
+            &setpriv,
+            &[
+                "--reuid",
+                "61701",
+                "--regid",
+                "61701",
+                "--clear-groups",
+                program.to_str().unwrap(),
+                "run",
+                "--",
+                "sh",
+                "-c",
+                &script,
+            ],
+        )
+        .env("JOBCRED_SOCKET", &place)
+        .env("JOBCRED_JOB_LOG", "off")
+        .start();
+    process.wait_for_stdout("ready\n");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let given = text
+        .split_terminator('\0')
+        .filter_map(|line| line.split_once('='));
+    let environment = given
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let run = Held::of(process, environment);
+    assert!(ask(&node.world, &run, "61701").starts_with("200"));
+    assert!(ask(&node.world, &run, "0").starts_with("200"));
+    let denied = ask(&node.world, &run, OTHER);
+    assert!(denied.starts_with("403"), "{denied}");
+    assert!(
+        denied.contains("uid 61702 may not ask this agent"),
+        "{denied}"
+    );
+    run.process.signal(Signal::SIGTERM);
+    run.process.finish();
+}

@@ -1,0 +1,100 @@
+//! What SDKs send to an identity endpoint, in plain bytes.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+
+use url::Url;
+
+use super::HUNG;
+use super::http::Answer;
+
+/// A request that is being put together.
+#[derive(Clone)]
+pub struct SdkRequest {
+    pub method: &'static str,
+    pub url: Url,
+    pub headers: Vec<(String, String)>,
+}
+
+impl SdkRequest {
+    /// A `GET` with the `Host` that belongs to it.
+    #[track_caller]
+    pub fn get(url: &str) -> Self {
+        let url = Url::parse(url).unwrap_or_else(|error| panic!("{error}: {url:?}"));
+        let host = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+        Self {
+            method: "GET",
+            url,
+            headers: vec![("host".to_owned(), host)],
+        }
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// Takes the place of the query, as it is.
+    pub fn query(mut self, query: &str) -> Self {
+        self.url.set_query(Some(query));
+        self
+    }
+
+    pub fn path(mut self, path: &str) -> Self {
+        self.url.set_path(path);
+        self
+    }
+
+    /// Sends it on a connection of its own, and reads until that is closed.
+    #[track_caller]
+    pub fn send(&self) -> Answer {
+        self.try_send().unwrap()
+    }
+
+    pub fn try_send(&self) -> io::Result<Answer> {
+        let query = self.url.query().map(|query| format!("?{query}"));
+        let target = format!("{}{}", self.url.path(), query.unwrap_or_default());
+        let mut text = format!("{} {target} HTTP/1.1\r\n", self.method);
+        for (name, value) in &self.headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        text += "\r\n";
+        send_raw(&self.url, text.as_bytes())
+    }
+}
+
+/// Sends these bytes, and reads an answer until the connection is closed.
+pub fn send_raw(url: &Url, bytes: &[u8]) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect((url.host_str().unwrap(), url.port().unwrap()))?;
+    stream.set_read_timeout(Some(HUNG))?;
+    stream.write_all(bytes)?;
+    let mut read = Vec::new();
+    match stream.read_to_end(&mut read) {
+        Ok(_) => {}
+        // Closed with bytes of ours unread.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        Err(error) => return Err(error),
+    }
+    let text = String::from_utf8(read).map_err(io::Error::other)?;
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    let mut lines = head.split("\r\n");
+    let status = lines
+        .next()
+        .and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    Ok(Answer {
+        status: status.ok_or(io::ErrorKind::InvalidData)?,
+        headers: lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect(),
+        body: body.to_owned(),
+    })
+}
