@@ -135,6 +135,7 @@ fn everything() -> Config {
         post_mortem: PostMortem::Always,
         job_log: JobLog::In("/work/outputs".into()),
         dialects: Some(vec![Dialect::AppService, Dialect::Imds]),
+        endpoint_port: Some(8460),
         exclusive: true,
         user_dialects: UserDialects::Refuse,
         log: Some("info,jobcred::broker=debug".to_owned()),
@@ -165,6 +166,7 @@ fn every_key_can_be_given_in_the_file() {
         post_mortem = "always"
         job_log = "/work/outputs"
         dialects = ["app_service", "imds"]
+        endpoint_port = 8460
         exclusive = true
         user_dialects = "refuse"
         log = "info,jobcred::broker=debug"
@@ -220,6 +222,7 @@ fn every_key_can_be_given_as_a_variable() {
         ("JOBCRED_POST_MORTEM", "always"),
         ("JOBCRED_JOB_LOG", "/work/outputs"),
         ("JOBCRED_DIALECTS", "app_service, imds"),
+        ("JOBCRED_ENDPOINT_PORT", "8460"),
         ("JOBCRED_EXCLUSIVE", "true"),
         ("JOBCRED_USER_DIALECTS", "refuse"),
         ("JOBCRED_LOG", "info,jobcred::broker=debug"),
@@ -334,6 +337,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "it is none of the known words; allowed: auto, or a list of app_service,",
     ),
     (r#"dialects = "none""#, "dialects"),
+    ("endpoint_port = 80", "it is not a port from 1024 to 65535"),
+    ("endpoint_port = 65536", "it is not a port"),
     (
         "probe = \"yes\"",
         "probe: it is text, which it cannot be; allowed: true or false",

@@ -17,7 +17,7 @@ use super::arguments::{AgentOptions, GlobalOptions};
 use super::setup::Setup;
 use super::supervised::Beginning;
 use super::tenure::Tenure;
-use super::{announce, exit, place};
+use super::{announce, exit, fixed_endpoint, place};
 use crate::agent::{Agent, Chosen};
 use crate::front::leases::Leases;
 use crate::front::serve::ConnectionLimits;
@@ -136,7 +136,9 @@ fn end_with(supervisor: i32) -> bool {
 /// Raises this process's own limit of open files to what its connections need, as far as it may.
 fn allow_connections() {
     // Besides connections: requests upstream, the runtime's own, the log.
-    const WANTED: u64 = crate::front::serve::MAX_CONNECTIONS as u64 + 512;
+    const WANTED: u64 = (crate::front::serve::MAX_CONNECTIONS
+        + crate::front::dialect::MAX_CONNECTIONS) as u64
+        + 512;
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < WANTED
     {
@@ -223,6 +225,11 @@ async fn serve(
         Arc::clone(&leases),
     );
     let api = agent.api();
+    let _endpoint = if supervised {
+        None
+    } else {
+        fixed_endpoint::open(setup, &api.endpoints, file.as_ref().map(SocketFile::path))
+    };
     let pin = api.service.as_ref().ok().map(|service| &*service.pin);
     beginning.keep_principal(pin, &api.status(), &leases);
     let mut limits = ConnectionLimits::default();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::exit;
+use super::tools::Tool;
 use crate::supervisor::{KEEPS_ENDING, LOST};
 
 const EXAMPLES: &str = "\
@@ -132,8 +133,13 @@ Examples:
     #[command(hide = true)]
     Join,
     /// Print shell lines that make a shell find the agent
-    #[command(after_help = "Example:\n  eval \"$(jobcred env)\"")]
-    Env,
+    ///
+    /// With them go those by which Azure SDKs find it, where the agent has an identity endpoint. They have its secret in them.
+    #[command(after_help = "\
+Examples:
+  eval \"$(jobcred env)\"
+  jobcred env --for azcopy            what azcopy wants besides, and why")]
+    Env(EnvOptions),
     /// Wait until the agent has every declared token
     #[command(after_help = "Example:\n  jobcred wait --timeout 30 && python train.py")]
     Wait(WaitOptions),
@@ -339,6 +345,13 @@ pub(super) struct JsonOption {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct EnvOptions {
+    /// Also print what this tool needs to get its tokens from the agent, and why
+    #[arg(long = "for", value_name = "TOOL")]
+    pub(super) tool: Option<Tool>,
 }
 
 #[derive(Args, Debug)]

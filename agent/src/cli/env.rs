@@ -1,14 +1,27 @@
 //! `jobcred env`: lines for a shell's `eval`.
 
-use jobcred_wire::{AGENT_UID_VARIABLE, SOCKET_VARIABLE};
+use std::collections::BTreeMap;
 
-use super::arguments::GlobalOptions;
+use jobcred_wire::{AGENT_UID_VARIABLE, ENDPOINT_PATH, SOCKET_VARIABLE};
+use serde::Deserialize;
+
+use super::arguments::{EnvOptions, GlobalOptions};
 use super::{exit, output, seek};
+use crate::config::Dialect;
+use crate::front::dialect::names_of;
 use crate::front::socket::is_answered;
 use crate::platform::Environment;
+use crate::strategy::{keep_platform, platform_environment};
 use crate::supervisor::{say, with_loopback};
 
-pub(super) fn env(global: &GlobalOptions) -> i32 {
+/// What an agent says of its identity endpoint.
+#[derive(Debug, Default, Deserialize)]
+struct Shown {
+    /// What leads SDKs there, in all dialects that it can answer in; nothing where there is none.
+    variables: BTreeMap<String, String>,
+}
+
+pub(super) fn env(global: &GlobalOptions, options: &EnvOptions) -> i32 {
     let environment = Environment::of_process();
     let places = seek::places(global, &environment);
     let Some(path) = places.iter().find(|path| is_answered(path)) else {
@@ -22,20 +35,60 @@ pub(super) fn env(global: &GlobalOptions) -> i32 {
         ));
         return exit::NO_AGENT;
     };
-    let mut variables = vec![(SOCKET_VARIABLE.to_owned(), path.display().to_string())];
+    let endpoint = endpoint(global, &environment);
+    if let Some(tool) = options.tool {
+        if endpoint.is_empty() {
+            say(
+                "the agent has no identity endpoint for tools: `jobcred run` opens one where that takes nothing away from COMMAND, or with --exclusive or `dialects`; a sidecar with `endpoint_port`",
+            );
+            return exit::REFUSED;
+        }
+        for line in tool.why() {
+            output::print(&format!("# {line}\n"));
+        }
+        for (name, value) in tool.variables() {
+            print_variable(name, value);
+        }
+    }
+    print_variable(SOCKET_VARIABLE, &path.display().to_string());
     // Whoever needs it to trust the agent here needs it there.
     if let Some(uid) = environment.get(AGENT_UID_VARIABLE) {
-        variables.push((AGENT_UID_VARIABLE.to_owned(), uid.to_owned()));
+        print_variable(AGENT_UID_VARIABLE, uid);
     }
-    variables.extend(with_loopback(&environment));
-    for (name, value) in &variables {
-        output::print(&format!("export {name}={}\n", quote(value)));
+    for (name, value) in endpoint.iter().chain(&with_loopback(&environment)) {
+        print_variable(name, value);
     }
     exit::OK
 }
 
+/// The variables of the agent's endpoint in the form that SDKs look at first; none where there is no endpoint, or not for us.
+fn endpoint(global: &GlobalOptions, environment: &Environment) -> Vec<(String, String)> {
+    let shown: Shown = seek::client(global)
+        .get(ENDPOINT_PATH)
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    let own: Vec<_> = names_of(Dialect::AppService)
+        .iter()
+        .filter_map(|name| Some((*name, shown.variables.get(*name)?.clone())))
+        .collect();
+    if own.is_empty() {
+        return Vec::new();
+    }
+    let mut all = keep_platform(&own, &platform_environment(environment));
+    all.extend(
+        own.into_iter()
+            .map(|(name, value)| (name.to_owned(), value)),
+    );
+    all
+}
+
+fn print_variable(name: &str, value: &str) {
+    output::print(&format!("export {name}={}\n", quote(value)));
+}
+
 /// `value` as one word of a POSIX shell, whatever is in it.
-fn quote(value: &str) -> String {
+pub(super) fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 

@@ -9,6 +9,7 @@ mod env;
 mod exit;
 mod explain;
 mod explaining;
+mod fixed_endpoint;
 mod health;
 mod join;
 mod layout;
@@ -26,6 +27,7 @@ mod status;
 mod supervised;
 mod tenure;
 mod token;
+mod tools;
 mod top;
 mod wait;
 
@@ -62,7 +64,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, entry: Entry) -> Endi
         Action::Status(options) => status::status(&global, &options),
         Action::Top(options) => top::top(&global, &options),
         Action::Join => join::join(&global),
-        Action::Env => env::env(&global),
+        Action::Env(options) => env::env(&global, &options),
         Action::Completions(options) => completions::completions(&options),
         Action::Man(options) => completions::man(&options),
         Action::Wait(options) => wait::wait(&global, &options),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::error::Wrong;
 use super::value::{
     self, Given, boolean, duration, guid, https_url, id_number, identity_id, list, log_filter,
-    path, resource, socket_path, tenant, word,
+    path, port, resource, socket_path, tenant, word,
 };
 use super::{Config, Dialect, JobLog, LogFormat, PostMortem, RegistryConfig, UserDialects};
 use crate::resource::Cloud;
@@ -338,6 +338,16 @@ pub const KEYS: &[Key] = &[
         danger: "With `azure_ml` and `on_behalf_of`, what the platform's own libraries do with those variables goes through jobcred too. Clients of `on_behalf_of` and `imds` send no secret: who learns the URL may ask, if he has the right uid.",
         example: r#"["app_service", "azure_ml"]"#,
         set: dialects,
+    },
+    Key {
+        name: "endpoint_port",
+        variable: "JOBCRED_ENDPOINT_PORT",
+        allowed: "a port from 1024 to 65535",
+        default: "a sidecar has no identity endpoint",
+        meaning: "The port on loopback at which `jobcred agent` answers unmodified Azure SDKs of other containers, in the `dialects` that are listed (`app_service` where none are). `endpoint.env` beside the socket, readable for `socket_group`, has the variables for them, to be sourced. `jobcred run` chooses ports by itself.",
+        danger: "The secret is in that file, and stays the same when the sidecar is started again. Whoever can read it gets the job's tokens, unless `allow_uids` narrows that.",
+        example: "8460",
+        set: |given, config| put_some(port(given), &mut config.endpoint_port),
     },
     Key {
         name: "exclusive",

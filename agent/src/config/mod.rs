@@ -77,6 +77,8 @@ pub struct Config {
     pub required: bool,
     /// The dialects whose variables COMMAND gets; `None` is App Service's where that takes nothing away.
     pub dialects: Option<Vec<Dialect>>,
+    /// The port of a sidecar's identity endpoint; `None` is no endpoint.
+    pub endpoint_port: Option<u16>,
     /// Whether COMMAND's SDKs shall ask nobody but jobcred.
     pub exclusive: bool,
     /// Whether a user's tokens are served to who asks for a managed identity.
@@ -276,6 +278,7 @@ impl Default for Config {
             job_log: JobLog::Auto,
             required: false,
             dialects: None,
+            endpoint_port: None,
             exclusive: false,
             user_dialects: UserDialects::Serve,
             log: None,

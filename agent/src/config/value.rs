@@ -66,16 +66,28 @@ pub(super) fn boolean(given: Given<'_>) -> Read<bool> {
     }
 }
 
+/// A port that needs no privilege.
+pub(super) fn port(given: Given<'_>) -> Read<u16> {
+    let number = whole_number(given)?;
+    match u16::try_from(number) {
+        Ok(port) if port >= 1024 => Ok(port),
+        _ => wrong(&number.to_string(), "it is not a port from 1024 to 65535"),
+    }
+}
+
+fn whole_number(given: Given<'_>) -> Read<i64> {
+    match given {
+        Given::Toml(toml::Value::Integer(number)) => Ok(*number),
+        Given::Toml(other) => Err(wrong_type(other)),
+        Given::Text(text) => text
+            .parse()
+            .or_else(|_| wrong(text, "it is not a whole number")),
+    }
+}
+
 /// A uid or gid. The highest number means "unchanged" to the kernel and is nobody's.
 pub(super) fn id_number(given: Given<'_>) -> Read<u32> {
-    let number = match given {
-        Given::Toml(toml::Value::Integer(number)) => *number,
-        Given::Toml(other) => return Err(wrong_type(other)),
-        Given::Text(text) => match text.parse() {
-            Ok(number) => number,
-            Err(_) => return wrong(text, "it is not a whole number"),
-        },
-    };
+    let number = whole_number(given)?;
     match u32::try_from(number) {
         Ok(id) if id != u32::MAX => Ok(id),
         _ => wrong(&number.to_string(), "it is out of range"),

@@ -1,21 +1,17 @@
 //! The jobcred API: routes, and what each of them answers.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use jobcred_wire::{
-    ErrorCode, Explanation, LoginServer, PrincipalClaims, RegistryRequest, Secret, Status,
-    TokenRequest,
+    ErrorCode, Explanation, LoginServer, PrincipalClaims, RegistryRequest, Status, TokenRequest,
 };
 
 use super::callers::Callers;
-use super::dialect::{Endpoints, Keys};
-use super::handed::Handed;
+use super::dialect::Endpoints;
 use super::leases::Leases;
 use super::metrics;
 use super::readiness;
@@ -210,50 +206,6 @@ impl NativeApi {
         Ok(reply::lease(id, self.leases.enter(linger)))
     }
 
-    /// Opens an identity endpoint on the listener that came along, until the connection closes. Only for the agent's own user.
-    fn open_endpoint(&self, id: RequestId, peer: Peer, parts: &Parts) -> Result<Reply, TokenError> {
-        if !self.admission.is_own(&peer) {
-            return Err(not_own(peer, "may not open an endpoint"));
-        }
-        let invalid = |message: &str| TokenError::new(ErrorCode::InvalidRequest, message);
-        let secret = |name: &str| {
-            let value = parts.headers.get(name)?.to_str().ok()?;
-            Some(Secret::from(value)).filter(|secret| !secret.is_empty())
-        };
-        let keys = Keys {
-            secret: secret(jobcred_wire::SECRET_HEADER)
-                .ok_or_else(|| invalid("no secret came along"))?,
-            prefix: secret(jobcred_wire::PREFIX_HEADER),
-        };
-        let descriptor = parts.extensions.get::<Handed>().and_then(Handed::take);
-        let descriptor = descriptor.ok_or_else(|| invalid("no listener came along"))?;
-        let kept = self
-            .endpoints
-            .open_handed(descriptor, keys)
-            .map_err(|error| {
-                invalid("the descriptor that came along is no listener on loopback")
-                    .with_source(error)
-            })?;
-        Ok(reply::until_closed(id, kept))
-    }
-
-    /// What leads SDKs to an endpoint that is open. Only for the agent's own user: it has the secret in it.
-    fn show_endpoint(&self, id: RequestId, peer: Peer) -> Result<Reply, TokenError> {
-        if !self.admission.is_own(&peer) {
-            return Err(not_own(peer, "may not ask for the endpoint's secret"));
-        }
-        let mut variables = BTreeMap::new();
-        if let Some((address, keys)) = self.endpoints.any() {
-            for dialect in Dialect::ALL {
-                variables.extend(keys.variables(dialect, address));
-            }
-        }
-        Ok(reply::json(
-            id,
-            &serde_json::json!({"variables": variables}),
-        ))
-    }
-
     fn forget_registry(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {
         let service = self.service()?;
         let server = service.login_server(query)?;
@@ -405,7 +357,7 @@ impl TokenService {
     }
 }
 
-fn not_own(peer: Peer, what: &str) -> TokenError {
+pub(super) fn not_own(peer: Peer, what: &str) -> TokenError {
     TokenError::new(ErrorCode::Denied, format!("uid {} {what}", peer.uid))
 }
 

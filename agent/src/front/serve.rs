@@ -159,7 +159,7 @@ pub async fn serve<H: Handle>(
     }
 }
 
-/// Serves one connection over any byte stream until either side ends it. Its requests have `handed` among their extensions.
+/// Serves one connection over any byte stream until either side ends it. A `POST` has `handed` among its extensions.
 pub async fn serve_connection<H: Handle>(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     peer: Peer,
@@ -168,7 +168,10 @@ pub async fn serve_connection<H: Handle>(
     mut stop: watch::Receiver<bool>,
 ) {
     let service = service_fn(move |mut request: http::Request<Incoming>| {
-        request.extensions_mut().insert(handed.clone());
+        // Only what changes something has need of a descriptor.
+        if request.method() == http::Method::POST {
+            request.extensions_mut().insert(handed.clone());
+        }
         let handler = Arc::clone(&handler);
         async move { Ok::<_, std::convert::Infallible>(handler.handle(peer, request).await) }
     });

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{Decision, Policy};
 use crate::broker::Key;
-use crate::config::{Config, Federated, RegistryConfig};
+use crate::config::{Config, Dialect, Federated, RegistryConfig, UserDialects};
 use crate::principal::{Pinned, Principal};
 use crate::resource::Cloud;
 use crate::strategy::{Choice, Strategy, Upstream};
@@ -597,4 +597,44 @@ fn a_name_that_is_none_comes_with_the_way_out() {
         assert_eq!(error.kind(), ErrorCode::InvalidRequest);
         assert!(error.hint().unwrap().contains(hint), "{error:?}");
     }
+}
+
+#[test]
+fn a_dialect_tells_whose_tokens_are_wanted() {
+    const USERS: [Strategy; 2] = [Strategy::UserIdentity, Strategy::ComputeInstanceUser];
+    const OTHERS: [Strategy; 5] = [
+        Strategy::ComputeIdentity,
+        Strategy::Kubernetes,
+        Strategy::SystemIdentity,
+        Strategy::ServicePrincipal,
+        Strategy::AzureCli,
+    ];
+    let refusing = Config {
+        user_dialects: UserDialects::Refuse,
+        ..Config::default()
+    };
+    for (config, serves_users) in [(&Config::default(), true), (&refusing, false)] {
+        for (strategies, is_users) in [(&USERS[..], true), (&OTHERS[..], false)] {
+            for strategy in strategies {
+                let policy = Policy::new(&choice(*strategy), config);
+                for dialect in Dialect::ALL {
+                    let expected = match dialect {
+                        Dialect::OnBehalfOf => is_users,
+                        _ => serves_users || !is_users,
+                    };
+                    let admitted = policy.admit_dialect(dialect);
+                    assert_eq!(admitted.is_ok(), expected, "{strategy} {dialect:?}");
+                    if let Err(error) = admitted {
+                        assert_eq!(error.kind(), ErrorCode::Denied);
+                    }
+                }
+            }
+        }
+    }
+    let sandbox = Policy::new(&choice(Strategy::Sandbox), &refusing);
+    assert!(
+        Dialect::ALL
+            .iter()
+            .all(|dialect| sandbox.admit_dialect(*dialect).is_ok())
+    );
 }

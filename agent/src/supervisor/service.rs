@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use rustix::process::WaitStatus;
 
 use super::agent::{Agent, HEALTHY_AFTER};
+use super::endpoint::is_taken;
 use super::lease::LeaseReader;
 use super::record::Record;
 use super::timer::Timer;
@@ -123,9 +124,9 @@ impl Service {
         }
     }
 
-    /// Where it could not be offered before.
+    /// Where it could not be offered before, or was not taken: callers would wait without end.
     fn offer_endpoint_again(&mut self) {
-        if self.offer.is_none() {
+        if !self.offer.as_ref().is_some_and(is_taken) {
             self.offer_endpoint();
         }
     }

@@ -315,7 +315,7 @@ fn a_users_job_can_refuse_whoever_asks_for_a_managed_identity() {
 fn what_no_sdk_sends_is_refused_in_the_dialects_own_shape() {
     let job = Job::on_cluster("auto");
     let good = job.app_service();
-    let post = SdkRequest {
+    let posted = SdkRequest {
         method: "POST",
         ..good.clone()
     };
@@ -377,7 +377,7 @@ fn what_no_sdk_sends_is_refused_in_the_dialects_own_shape() {
             good.clone().header("sec-fetch-mode", "no-cors"),
             403,
         ),
-        ("method", post, 405),
+        ("method", posted, 405),
         ("path", good.clone().path("/msi/tokens"), 400),
         ("root", good.clone().path("/"), 400),
         ("native", good.clone().path("/v1/token"), 400),
@@ -465,9 +465,9 @@ fn what_no_sdk_sends_is_refused_in_the_dialects_own_shape() {
     assert_eq!(job.aml.requests().len(), 1);
     let own = nix::unistd::geteuid();
     let output = job.run.end();
-    let log = output.stderr;
-    assert!(log.contains(&format!("uid {own} at 127.0.0.1:")), "{log}");
-    assert!(log.contains("a request that may not ask is turned away"));
-    assert!(!log.contains(&secret[..8]), "the secret shows");
-    assert!(!log.contains("panicked"), "{log}");
+    let said = output.stderr;
+    assert!(said.contains(&format!("uid {own} at 127.0.0.1:")), "{said}");
+    assert!(said.contains("a request that may not ask is turned away"));
+    assert!(!said.contains(&secret[..8]), "the secret shows");
+    assert!(!said.contains("panicked"), "{said}");
 }

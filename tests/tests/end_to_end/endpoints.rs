@@ -331,7 +331,7 @@ print(answer.status, answer.read().decode() if answer.status != 200 else "")"#;
     let file = own.join("environment");
     let place = own.join("own").join("agent.sock");
     let script = format!(
-        r#"env -0 > {0}.new && mv {0}.new {0}; echo ready; exec sleep 1000"#,
+        r"env -0 > {0}.new && mv {0}.new {0}; echo ready; exec sleep 1000",
         file.display()
     );
     let setpriv = PathBuf::from("/usr/bin/setpriv");
@@ -375,4 +375,136 @@ print(answer.status, answer.read().decode() if answer.status != 200 else "")"#;
     );
     run.process.signal(Signal::SIGTERM);
     run.process.finish();
+}
+
+#[test]
+fn a_shell_is_led_to_the_endpoint_by_env() {
+    let node = Node::new();
+    let run = node.run("only");
+    let script = r#"eval "$("$0" env)"; printf '%s\n%s\n%s\n' "$IDENTITY_ENDPOINT" "$IDENTITY_HEADER" "$JOBCRED_OWN_ENDPOINTS""#;
+    let program = binary("jobcred");
+    let shell = PathBuf::from("/bin/sh");
+    let arguments = ["-c", script, program.to_str().unwrap()];
+    let output = node.world.call(&shell, &arguments).declared().run();
+    let given: Vec<&str> = output.stdout.lines().collect();
+    let expected = [
+        &run.variable(PAIR[0]),
+        &run.variable(PAIR[1]),
+        &run.variable(PAIR[0]),
+    ];
+    assert_eq!(given, expected, "{}", output.stderr);
+
+    for (tool, variable) in [
+        ("azcopy", "AZCOPY_AUTO_LOGIN_TYPE='MSI'"),
+        ("adlfs", "AZURE_STORAGE_ANON='false'"),
+        ("rclone", "RCLONE_AZUREBLOB_USE_MSI='true'"),
+        ("az", "AZURE_CORE_USE_MSAL_MANAGED_IDENTITY='true'"),
+        ("object_store", "IDENTITY_ENDPOINT="),
+    ] {
+        let output = node.world.jobcred(&["env", "--for", tool]).declared().run();
+        let text = output.succeeded().stdout;
+        assert!(
+            text.contains(&format!("export {variable}")),
+            "{tool}: {text}"
+        );
+        assert!(text.contains("export IDENTITY_HEADER="), "{tool}: {text}");
+        assert!(text.starts_with("# "), "{tool}: {text}");
+        // Every line is one that a shell takes.
+        let checked = node.world.call(&shell, &["-n"]).input(&text).run();
+        checked.succeeded();
+    }
+    run.end();
+    // An agent without an endpoint has nothing to show a tool, and all else for a shell.
+    let run = Held::start(&node.world, "without", &[], &[("JOBCRED_DIALECTS", "none")]);
+    let plain = node.world.jobcred(&["env"]).run().succeeded().stdout;
+    assert!(
+        plain.contains("JOBCRED_SOCKET") && !plain.contains("IDENTITY_"),
+        "{plain}"
+    );
+    let output = node.world.jobcred(&["env", "--for", "azcopy"]).run();
+    assert_eq!(output.code, Some(125));
+    assert!(output.stderr.contains("--exclusive"), "{}", output.stderr);
+    run.end();
+}
+
+/// What a container finds that sources the file of a sidecar.
+fn sourced(node: &Node) -> Vec<(String, String)> {
+    let file = node.world.socket().with_file_name("endpoint.env");
+    let script = format!(". {}; env -0", file.display());
+    let shell = PathBuf::from("/bin/sh");
+    let output = node.world.call(&shell, &["-c", &script]).declared().run();
+    let text = output.succeeded().stdout;
+    text.split_terminator('\0')
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+#[test]
+fn a_sidecar_has_an_endpoint_at_its_port_and_keeps_its_secret() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port().to_string();
+    drop(free);
+    let node = Node::new();
+    let node = Node {
+        world: node
+            .world
+            .with_environment([("JOBCRED_ENDPOINT_PORT", port.as_str())]),
+        aml: node.aml,
+    };
+    let value = |variables: &[(String, String)], name: &str| {
+        let found = variables.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    let mut before = String::new();
+    for round in 0..2 {
+        let agent = node.world.agent();
+        agent.wait_for_log("identity endpoint at 127.0.0.1:");
+        let given = sourced(&node);
+        assert_eq!(
+            value(&given, PAIR[0]),
+            format!("http://127.0.0.1:{port}/msi/token")
+        );
+        let header = value(&given, PAIR[1]);
+        assert_eq!(header.len(), 64);
+        assert!(round == 0 || header == before, "the secret is another one");
+        before.clone_from(&header);
+        let asked = SdkRequest::get(&value(&given, PAIR[0]))
+            .header("x-identity-header", &header)
+            .query(QUERY);
+        assert_eq!(asked.send().status, 200);
+        // The dialects without a secret are off unless they are asked for.
+        assert_eq!(value(&given, "AZURE_POD_IDENTITY_AUTHORITY_HOST"), "");
+        agent.end().succeeded();
+        assert!(asked.try_send().is_err());
+    }
+    // A port that is taken is said, and costs nothing else.
+    let taken = std::net::TcpListener::bind(format!("127.0.0.1:{port}")).unwrap();
+    let agent = node.world.agent();
+    agent.wait_for_log("there is no identity endpoint");
+    assert_eq!(node.world.storage().status, 200);
+    agent.end().succeeded();
+    drop(taken);
+    // A `run` has a port of its own.
+    let run = node.run("beside");
+    assert!(!run.variable(PAIR[0]).contains(&format!(":{port}/")));
+    assert_eq!(request(&run).send().status, 200);
+    run.end();
+}
+
+#[test]
+fn an_offer_without_a_listener_is_refused_and_harms_nobody() {
+    let node = Node::new();
+    let agent = node.world.agent();
+    for (headers, part) in [("", "no secret"), ("jobcred-secret: x\r\n", "no listener")] {
+        let mut connection = node.world.connect();
+        let request = format!("POST /v1/endpoint HTTP/1.1\r\nhost: jobcred\r\n{headers}\r\n");
+        connection.send(request.as_bytes()).unwrap();
+        let answer = connection.answer().unwrap();
+        assert_eq!(answer.status, 400, "{}", answer.body);
+        assert!(answer.error("message").contains(part), "{}", answer.body);
+    }
+    let shown = node.world.ask("GET", "/v1/endpoint").json();
+    assert_eq!(shown, serde_json::json!({"variables": {}}));
+    agent.is_unharmed();
 }

@@ -323,7 +323,16 @@ fn the_command_gets_its_environment_back_with_ours_on_top() {
         .filter(|name| !plain.contains_key(*name))
         .map(String::as_str)
         .collect();
-    assert_eq!(added, ["NO_PROXY", "no_proxy"]);
+    assert_eq!(
+        added,
+        [
+            "IDENTITY_ENDPOINT",
+            "IDENTITY_HEADER",
+            "JOBCRED_OWN_ENDPOINTS",
+            "NO_PROXY",
+            "no_proxy"
+        ]
+    );
 }
 
 #[test]

@@ -24,6 +24,17 @@ pub struct Keys {
 /// A variable for COMMAND. Its value may be a secret.
 pub type Variable = (&'static str, String);
 
+/// The names of what leads SDKs to a dialect: the endpoint's first.
+#[must_use]
+pub const fn names_of(dialect: Dialect) -> &'static [&'static str] {
+    match dialect {
+        Dialect::AppService => &["IDENTITY_ENDPOINT", "IDENTITY_HEADER"],
+        Dialect::AzureMl => &["MSI_ENDPOINT", "MSI_SECRET"],
+        Dialect::OnBehalfOf => &["OBO_ENDPOINT"],
+        Dialect::Imds => &["AZURE_POD_IDENTITY_AUTHORITY_HOST"],
+    }
+}
+
 impl Keys {
     /// New ones. `None` where the system has no randomness.
     #[must_use]
@@ -32,6 +43,27 @@ impl Keys {
         Some(Self {
             secret: random()?,
             prefix: if wants_prefix { Some(random()?) } else { None },
+        })
+    }
+
+    /// Those by which [`Self::variables`] were made that `value` looks up. `None` where none are found that could be ours.
+    #[must_use]
+    pub fn found(value: impl Fn(&str) -> Option<String>) -> Option<Self> {
+        let is_random = |text: &String| {
+            text.len() == 2 * BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        let of = |dialect: Dialect, at: usize| value(names_of(dialect).get(at)?);
+        let secret = of(Dialect::AppService, 1).or_else(|| of(Dialect::AzureMl, 1));
+        let hidden = of(Dialect::Imds, 0).or_else(|| of(Dialect::OnBehalfOf, 0));
+        let prefix = hidden.and_then(|url| Some(url.split('/').nth(3)?.to_owned()));
+        let (secret, prefix) = (secret.filter(is_random), prefix.filter(is_random));
+        if secret.is_none() && prefix.is_none() {
+            return None;
+        }
+        Some(Self {
+            // Where it is not said it was not used.
+            secret: secret.map_or_else(random, |text| Some(Secret::new(text)))?,
+            prefix: prefix.map(Secret::new),
         })
     }
 
@@ -44,24 +76,13 @@ impl Keys {
             let prefix = self.prefix.as_ref()?;
             Some(format!("{base}/{}{path}", prefix.expose()))
         };
-        match dialect {
-            Dialect::AppService => vec![
-                ("IDENTITY_ENDPOINT", format!("{base}{}", app_service::PATH)),
-                ("IDENTITY_HEADER", secret),
-            ],
-            Dialect::AzureMl => vec![
-                ("MSI_ENDPOINT", format!("{base}{}", azure_ml::PATH)),
-                ("MSI_SECRET", secret),
-            ],
-            Dialect::OnBehalfOf => hidden(on_behalf_of::PATH)
-                .map(|url| ("OBO_ENDPOINT", url))
-                .into_iter()
-                .collect(),
-            Dialect::Imds => hidden(imds::BASE)
-                .map(|url| ("AZURE_POD_IDENTITY_AUTHORITY_HOST", url))
-                .into_iter()
-                .collect(),
-        }
+        let values = match dialect {
+            Dialect::AppService => vec![format!("{base}{}", app_service::PATH), secret],
+            Dialect::AzureMl => vec![format!("{base}{}", azure_ml::PATH), secret],
+            Dialect::OnBehalfOf => hidden(on_behalf_of::PATH).into_iter().collect(),
+            Dialect::Imds => hidden(imds::BASE).into_iter().collect(),
+        };
+        names_of(dialect).iter().copied().zip(values).collect()
     }
 }
 
@@ -97,6 +118,20 @@ mod tests {
         assert_ne!(other.secret, keys.secret);
         let prefix = other.prefix.as_ref().unwrap().expose().to_owned();
         assert_ne!(prefix, other.secret.expose());
+        for keys in [&keys, &other] {
+            let all: Vec<_> = Dialect::ALL
+                .iter()
+                .flat_map(|dialect| keys.variables(*dialect, address))
+                .collect();
+            let value = |name: &str| {
+                let found = all.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| value.clone())
+            };
+            let found = Keys::found(value).unwrap();
+            assert_eq!((&found.secret, &found.prefix), (&keys.secret, &keys.prefix));
+        }
+        assert!(Keys::found(|_| None).is_none());
+        assert!(Keys::found(|_| Some("short".to_owned())).is_none());
         assert_eq!(
             other.variables(Dialect::Imds, address),
             [(

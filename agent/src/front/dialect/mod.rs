@@ -14,8 +14,10 @@ mod offers;
 mod on_behalf_of;
 mod query;
 mod reply;
+mod routes;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode};
@@ -23,7 +25,7 @@ use hyper::body::Incoming;
 use jobcred_wire::{ErrorCode, Secret};
 
 pub use self::caller::{Caller, owner};
-pub use self::keys::{Keys, Variable};
+pub use self::keys::{Keys, Variable, names_of};
 pub use self::listen::MAX_CONNECTIONS;
 pub use self::offers::{Endpoints, Kept};
 
@@ -60,12 +62,16 @@ impl Dialect {
     }
 }
 
+/// Requests turned away at one endpoint that are warned of; more are logged as information.
+const WARNINGS: u64 = 20;
+
 /// One endpoint: what is answered to the connections of one listener.
 #[derive(Debug)]
 pub struct IdentityEndpoint {
     api: Arc<NativeApi>,
     keys: Keys,
     port: u16,
+    turned_away: AtomicU64,
 }
 
 /// A request that is refused before its query is looked at.
@@ -76,7 +82,12 @@ struct Refused {
 
 impl IdentityEndpoint {
     fn new(api: Arc<NativeApi>, keys: Keys, port: u16) -> Self {
-        Self { api, keys, port }
+        Self {
+            api,
+            keys,
+            port,
+            turned_away: AtomicU64::new(0),
+        }
     }
 
     /// Whether the caller is of the agent's own user.
@@ -92,7 +103,12 @@ impl IdentityEndpoint {
         // Where there is no such path, the shape that most clients understand.
         let shape = dialect.unwrap_or(Dialect::AppService);
         if let Err(Refused { status, error }) = self.admit(caller, dialect, &parts) {
-            tracing::warn!(request.id = %id, %caller, dialect = shape.name(), error = %error, "a request that may not ask is turned away");
+            // Whoever knocks without end must not fill the job's log.
+            if self.turned_away.fetch_add(1, Ordering::Relaxed) < WARNINGS {
+                tracing::warn!(request.id = %id, %caller, dialect = shape.name(), error = %error, "a request that may not ask is turned away");
+            } else {
+                tracing::info!(request.id = %id, %caller, dialect = shape.name(), error = %error, "a request that may not ask is turned away");
+            }
             self.api.count_denial(caller.uid, None, &error);
             return match status {
                 Some(status) => reply::refuse_with(status, shape, id, &error),

@@ -170,3 +170,46 @@ impl Drop for Kept {
         open.list.retain(|(number, ..)| *number != self.number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::os::unix::net::UnixListener;
+
+    use super::{Endpoints, Keys};
+    use crate::config::Dialect;
+
+    fn keys() -> Keys {
+        Keys::generate(&[Dialect::AppService]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_listeners_on_loopback_are_endpoints() {
+        let directory = tempfile::tempdir().unwrap();
+        let endpoints = Endpoints::new();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connected = TcpStream::connect(address).unwrap();
+        let everywhere = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let unix = UnixListener::bind(directory.path().join("x.sock")).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        for (what, descriptor) in [
+            ("a file", file.into()),
+            ("a Unix socket", unix.into()),
+            ("a connection", connected.into()),
+            ("a listener on all addresses", everywhere.into()),
+        ] {
+            assert!(endpoints.open_handed(descriptor, keys()).is_err(), "{what}");
+            assert!(endpoints.any().is_none(), "{what}");
+        }
+        let first = endpoints.open_handed(listener.try_clone().unwrap().into(), keys());
+        let first = first.unwrap();
+        let second = endpoints.open(listener, keys()).unwrap();
+        let shown = endpoints.any().unwrap();
+        assert_eq!(shown.0, address);
+        drop(first);
+        assert_ne!(endpoints.any().unwrap().1.secret, shown.1.secret);
+        drop(second);
+        assert!(endpoints.any().is_none());
+    }
+}

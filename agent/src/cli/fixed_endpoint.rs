@@ -1,0 +1,216 @@
+//! A sidecar's identity endpoint: a port that is configured, and a file beside the socket that leads other containers there.
+//!
+//! The file is shell lines to be sourced. It outlives the sidecar, which uses its secret again when it is started again: what
+//! other containers have sourced stays good.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::unistd::geteuid;
+
+use super::env::quote;
+use super::setup::Setup;
+use crate::config::{Config, Dialect};
+use crate::front::dialect::{Endpoints, Kept, Keys};
+use crate::strategy::OWN_ENDPOINTS_VARIABLE;
+use crate::supervisor::say;
+
+/// The file's name, in the socket's directory.
+const FILE: &str = "endpoint.env";
+/// The longest file that is read, in bytes.
+const MAX_BYTES: u64 = 16 * 1024;
+
+/// Opens the endpoint, where one is configured. `socket` is where the agent listens. Whatever fails is said, and the socket is
+/// served all the same.
+pub(super) fn open(
+    setup: &Setup,
+    endpoints: &Arc<Endpoints>,
+    socket: Option<&Path>,
+) -> Option<Kept> {
+    let config = &setup.config;
+    let port = config.endpoint_port?;
+    let attempt = || {
+        let directory = socket.and_then(Path::parent).ok_or_else(|| {
+            io::Error::other("the socket was passed by LISTEN_FDS, and its directory is not known")
+        })?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+        let address = listener.local_addr()?;
+        let file = directory.join(FILE);
+        let keys = keys(config, address, &file)?;
+        endpoints.open(listener, keys)
+    };
+    match attempt() {
+        Ok(kept) => {
+            say(&format!(
+                "identity endpoint at 127.0.0.1:{port}; {FILE} beside the socket leads there"
+            ));
+            Some(kept)
+        }
+        Err(error) => {
+            say(&format!(
+                "there is no identity endpoint at 127.0.0.1:{port}: {error}"
+            ));
+            None
+        }
+    }
+}
+
+/// What the file says, if it still leads to `address`; else something new, which is written there.
+fn keys(config: &Config, address: SocketAddr, file: &Path) -> io::Result<Keys> {
+    let dialects = match &config.dialects {
+        Some(listed) => listed.clone(),
+        None => vec![Dialect::AppService],
+    };
+    let text = |keys: &Keys| render(keys, &dialects, address);
+    let own = |before: &str| {
+        let value = |name: &str| {
+            let lines = before.lines();
+            let mut values = lines.filter_map(|line| {
+                let value = line.strip_prefix("export ")?.strip_prefix(name)?;
+                value.strip_prefix("='")?.strip_suffix('\'')
+            });
+            values.next().map(str::to_owned)
+        };
+        Keys::found(value).filter(|keys| text(keys) == before)
+    };
+    if let Some(keys) = read(file).ok().as_deref().and_then(own) {
+        return Ok(keys);
+    }
+    let keys = Keys::generate(&dialects)
+        .ok_or_else(|| io::Error::other("the system has no randomness"))?;
+    write(file, &text(&keys), config.socket_group)?;
+    Ok(keys)
+}
+
+fn render(keys: &Keys, dialects: &[Dialect], address: SocketAddr) -> String {
+    let variables: Vec<_> = dialects
+        .iter()
+        .flat_map(|dialect| keys.variables(*dialect, address))
+        .collect();
+    let urls: Vec<&str> = variables
+        .iter()
+        .map(|(_, value)| value.as_str())
+        .filter(|value| value.starts_with("http://"))
+        .collect();
+    let own = (OWN_ENDPOINTS_VARIABLE, urls.join(" "));
+    let mut text = String::from("# Made by jobcred. Source it: . FILE\n");
+    for (name, value) in variables.iter().chain([&own]) {
+        text += &format!("export {name}={}\n", quote(value));
+    }
+    text
+}
+
+/// The content of a file of our own that nobody else can have written.
+fn read(path: &Path) -> io::Result<String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    let is_ours = metadata.is_file() && metadata.uid() == geteuid().as_raw();
+    if !is_ours || metadata.mode() & 0o022 != 0 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let mut text = String::new();
+    file.take(MAX_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Writes it whole or not at all, for this user and the group that the socket is shared with.
+fn write(path: &Path, text: &str, group: Option<u32>) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let _ = fs::remove_file(&draft);
+    let mut file: File = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)?;
+    if let Some(gid) = group {
+        std::os::unix::fs::fchown(&file, None, Some(gid))?;
+        file.set_permissions(Permissions::from_mode(0o640))?;
+    }
+    file.write_all(text.as_bytes())?;
+    fs::rename(&draft, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+    use super::keys;
+    use crate::config::{Config, Dialect};
+
+    fn config(dialects: &[Dialect]) -> Config {
+        Config {
+            dialects: Some(dialects.to_vec()),
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn a_file_that_still_leads_here_keeps_its_secret() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("endpoint.env");
+        let address = "127.0.0.1:4567".parse().unwrap();
+        let all = config(&Dialect::ALL);
+        let first = keys(&all, address, &file).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        let again = keys(&all, address, &file).unwrap();
+        assert_eq!(again.secret, first.secret);
+        assert_eq!(again.prefix, first.prefix);
+        // Another port, other dialects.
+        let moved = keys(&all, "127.0.0.1:4568".parse().unwrap(), &file).unwrap();
+        assert_ne!(moved.secret, first.secret);
+        let fewer = keys(&Config::default(), address, &file).unwrap();
+        assert_ne!(fewer.secret, moved.secret);
+        assert!(fewer.prefix.is_none());
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains("IDENTITY_HEADER") && !text.contains("MSI_SECRET"));
+    }
+
+    #[test]
+    fn a_shared_file_is_readable_for_its_group_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("endpoint.env");
+        let group = nix::unistd::getegid().as_raw();
+        let shared = Config {
+            socket_group: Some(group),
+            ..Config::default()
+        };
+        keys(&shared, "127.0.0.1:1".parse().unwrap(), &file).unwrap();
+        let metadata = fs::metadata(&file).unwrap();
+        assert_eq!((metadata.mode() & 0o777, metadata.gid()), (0o640, group));
+    }
+
+    #[test]
+    fn what_somebody_else_could_have_written_is_not_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("endpoint.env");
+        let address = "127.0.0.1:4567".parse().unwrap();
+        let first = keys(&Config::default(), address, &file).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+        let second = keys(&Config::default(), address, &file).unwrap();
+        assert_ne!(second.secret, first.secret);
+        let elsewhere = directory.path().join("elsewhere");
+        fs::rename(&file, &elsewhere).unwrap();
+        symlink(&elsewhere, &file).unwrap();
+        let third = keys(&Config::default(), address, &file).unwrap();
+        assert_ne!(third.secret, second.secret);
+        // The link was replaced, and not followed.
+        assert!(fs::symlink_metadata(&file).unwrap().is_file());
+        for text in [
+            "",
+            "export IDENTITY_HEADER=''\n",
+            "export IDENTITY_HEADER='short'\n",
+        ] {
+            fs::write(&file, text).unwrap();
+            let fresh = keys(&Config::default(), address, &file).unwrap();
+            assert_eq!(fresh.secret.expose().len(), 64);
+        }
+    }
+}
