@@ -167,7 +167,7 @@ impl Action {
                 | Self::Token(_)
                 | Self::Status(_)
                 | Self::Top(_)
-                | Self::Env
+                | Self::Env(_)
                 | Self::Wait(_)
                 | Self::Health(_)
         )

@@ -1,6 +1,7 @@
 //! `jobcred env`: lines for a shell's `eval`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jobcred_wire::{AGENT_UID_VARIABLE, ENDPOINT_PATH, SOCKET_VARIABLE};
 use serde::Deserialize;
@@ -13,6 +14,9 @@ use crate::front::socket::is_answered;
 use crate::platform::Environment;
 use crate::strategy::{keep_platform, platform_environment};
 use crate::supervisor::{say, with_loopback};
+
+/// How long the agent may take to say what it holds ready. A shell wants to start.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What an agent says of its identity endpoint.
 #[derive(Debug, Default, Deserialize)]
@@ -63,7 +67,7 @@ pub(super) fn env(global: &GlobalOptions, options: &EnvOptions) -> i32 {
 
 /// The variables of the agent's endpoint in the form that SDKs look at first; none where there is no endpoint, or not for us.
 fn endpoint(global: &GlobalOptions, environment: &Environment) -> Vec<(String, String)> {
-    let shown: Shown = seek::client(global)
+    let shown: Shown = seek::impatient_client(global, PATIENCE)
         .get(ENDPOINT_PATH)
         .ok()
         .and_then(|text| serde_json::from_str(&text).ok())
