@@ -3,6 +3,7 @@
 //! The file is shell lines to be sourced. It outlives the sidecar, which uses its secret again when it is started again: what
 //! other containers have sourced stays good.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -99,7 +100,8 @@ fn render(keys: &Keys, dialects: &[Dialect], address: SocketAddr) -> String {
     let own = (OWN_ENDPOINTS_VARIABLE, urls.join(" "));
     let mut text = String::from("# Made by jobcred. Source it: . FILE\n");
     for (name, value) in variables.iter().chain([&own]) {
-        text += &format!("export {name}={}\n", quote(value));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "export {name}={}", quote(value));
     }
     text
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use jobcred_wire::SOCKET_VARIABLE;
 
 use super::arguments::{GlobalOptions, RunOptions};
+use super::place::Place;
 use super::recipe::recipe;
 use super::setup::Setup;
 use super::{announce, exit, place, stand_in};
@@ -66,24 +67,7 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
         Ok(place) => {
             let path = place.seat.path().display().to_string();
             let shares = matches!(place.seat.part, Part::Sharer(_));
-            match &selection {
-                // Who and how long is said by the run that started the agent.
-                Some(selection) => announce::start(selection, run.quiet || shares),
-                None if shares => {}
-                None if run.quiet => {}
-                // Said at once, because COMMAND may end before there is an answer.
-                None => {
-                    say(
-                        "nothing in the environment names an identity; asking the metadata service",
-                    );
-                }
-            }
-            if shares && !run.quiet {
-                say(&format!("shares the agent at {path}"));
-            }
-            if let (Some(reason), false) = (&place.aside, run.quiet) {
-                say(&format!("{reason}: this run has its own agent at {path}"));
-            }
+            introduce(selection.as_ref(), &place, shares, run.quiet);
             variables.push((SOCKET_VARIABLE.to_owned(), path));
             prefetch = prefetch_plan(&setup.config, place.seat.path(), required);
             post_mortem = Some(PostMortemPlan {
@@ -125,6 +109,27 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
         post_mortem,
     };
     supervisor::run(plan, entry, environment.get("PATH"))
+}
+
+/// Says who the job is, and which agent serves it.
+fn introduce(selection: Option<&Selection>, place: &Place, shares: bool, quiet: bool) {
+    match selection {
+        // Who and how long is said by the run that started the agent.
+        Some(selection) => announce::start(selection, quiet || shares),
+        None if shares || quiet => {}
+        // Said at once, because COMMAND may end before there is an answer.
+        None => say("nothing in the environment names an identity; asking the metadata service"),
+    }
+    if quiet {
+        return;
+    }
+    let path = place.seat.path().display();
+    if shares {
+        say(&format!("shares the agent at {path}"));
+    }
+    if let Some(reason) = &place.aside {
+        say(&format!("{reason}: this run has its own agent at {path}"));
+    }
 }
 
 /// Whether COMMAND is held back for anything.

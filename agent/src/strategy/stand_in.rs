@@ -66,17 +66,16 @@ pub fn stand_in(config: &Config, platform: &Environment, choice: Option<&Choice>
 /// Whether policy refuses no identity that the platform's endpoint could have given.
 fn gives_all_there_is(choice: &Choice) -> bool {
     match choice.strategy {
-        // Any identity of the cluster may be named, unless the configuration narrows that.
-        Strategy::ComputeIdentity => true,
-        // A job that runs as a user has no managed identity beside.
-        Strategy::UserIdentity => true,
+        // Any identity of the cluster may be named, unless the configuration narrows that; a job that runs as a user has no
+        // managed identity beside; and a sandbox has nobody at all.
+        Strategy::ComputeIdentity | Strategy::UserIdentity | Strategy::Sandbox => true,
         // Azure ML's Kubernetes compute has one identity. Workload identity and the node's metadata service may have many.
         Strategy::Kubernetes => matches!(choice.upstream, Upstream::AzureMl { .. }),
-        Strategy::Sandbox => true,
-        // There may be others than the one that is the job's.
-        Strategy::SystemIdentity | Strategy::ComputeInstanceUser => false,
-        // What the platform has beside it is somebody else.
-        Strategy::ServicePrincipal | Strategy::AzureCli => false,
+        // There may be others than the one that is the job's, or what the platform has is somebody else.
+        Strategy::SystemIdentity
+        | Strategy::ComputeInstanceUser
+        | Strategy::ServicePrincipal
+        | Strategy::AzureCli => false,
     }
 }
 

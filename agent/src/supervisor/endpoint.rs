@@ -73,9 +73,9 @@ impl Endpoint {
             self.keys.secret.expose()
         );
         if let Some(prefix) = &self.keys.prefix {
-            request += &format!("{PREFIX_HEADER}: {}\r\n", prefix.expose());
+            request.extend([PREFIX_HEADER, ": ", prefix.expose(), "\r\n"]);
         }
-        request += "\r\n";
+        request.push_str("\r\n");
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let descriptors = [self.listener.as_fd()];

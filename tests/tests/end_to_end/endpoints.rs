@@ -81,17 +81,9 @@ fn runs_that_share_an_agent_have_an_endpoint_each() {
     let second = node.run("second");
     assert_ne!(first.variable(PAIR[0]), second.variable(PAIR[0]));
     assert_ne!(first.variable(PAIR[1]), second.variable(PAIR[1]));
-    for run in [&first, &second] {
+    for (run, other) in [(&first, &second), (&second, &first)] {
         assert_eq!(request(run).send().status, 200);
-        let mixed = request(run).header(
-            "x-identity-header",
-            &if std::ptr::eq(run, &first) {
-                &second
-            } else {
-                &first
-            }
-            .variable(PAIR[1]),
-        );
+        let mixed = request(run).header("x-identity-header", &other.variable(PAIR[1]));
         assert_eq!(mixed.send().status, 401);
     }
     assert_eq!(node.aml.requests().len(), 1);

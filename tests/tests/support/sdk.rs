@@ -62,9 +62,9 @@ impl SdkRequest {
         let target = format!("{}{}", self.url.path(), query.unwrap_or_default());
         let mut text = format!("{} {target} HTTP/1.1\r\n", self.method);
         for (name, value) in &self.headers {
-            text += &format!("{name}: {value}\r\n");
+            text.extend([name.as_str(), ": ", value.as_str(), "\r\n"]);
         }
-        text += "\r\n";
+        text.push_str("\r\n");
         send_raw(&self.url, text.as_bytes())
     }
 }
