@@ -9,10 +9,10 @@ mod scenarios {
     use std::path::{Path, PathBuf};
 
     use jobcred::config::{Config, Federated, RegistryConfig};
-    use jobcred::platform::{Environment, Files, UnixTime};
+    use jobcred::platform::{Clock, Environment, Files, UnixTime};
     use jobcred::strategy::{
-        Facts, ProbeResult, Selection, Strategy, promise_broken, reason, select, token_of_earlier,
-        wants_probe,
+        Facts, ProbeResult, Selection, Strategy, clock_wrong, promise_broken, reason, select,
+        token_of_earlier, wants_probe,
     };
     use jobcred_wire::{Outcome, PrincipalClaims};
     use serde::Deserialize;
@@ -361,6 +361,13 @@ mod scenarios {
             reached.extend(explanation.candidates.into_iter().map(|it| it.reason));
             reached.extend(explanation.notices.into_iter().map(|it| it.code));
         }
+        // A scenario is what is found in one place, and the time is the same in all of them.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
+        let fault = Clock::with_runtime(UnixTime::default()).fault().unwrap();
+        reached.insert(clock_wrong(fault).code);
         let documented: BTreeSet<String> = [
             reason::CHOSEN,
             reason::PASSED_OVER,

@@ -2,7 +2,6 @@
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -14,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::arguments::{AgentOptions, GlobalOptions};
+use super::log::{SharedStage, Stage};
 use super::setup::Setup;
 use super::supervised::Beginning;
 use super::tenure::Tenure;
@@ -84,12 +84,15 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions, mut entry: En
         }
     };
     // A sidecar and a program that has joined have no COMMAND.
-    let has_ended = Arc::new(AtomicBool::new(agent.supervised.is_none()));
-    let code = runtime.block_on(serve(&mut beginning, inherited, agent, &has_ended));
+    let stage = SharedStage::new(match agent.supervised {
+        Some(_) => Stage::Running,
+        None => Stage::Ended,
+    });
+    let code = runtime.block_on(serve(&mut beginning, inherited, agent, &stage));
     // A name that is being looked up, say, is not waited for.
     runtime.shutdown_background();
     if let Some(job_log) = job_log {
-        job_log.end(has_ended.load(Ordering::Acquire));
+        job_log.end(stage.get());
     }
     log.flush();
     code
@@ -147,12 +150,12 @@ fn allow_connections() {
     }
 }
 
-/// Serves to the end. `has_ended` becomes true when the supervisor says that COMMAND has ended.
+/// Serves to the end. `stage` is set when the supervisor says that COMMAND has ended.
 async fn serve(
     beginning: &mut Beginning,
     inherited: Inherited,
     options: &AgentOptions,
-    has_ended: &Arc<AtomicBool>,
+    stage: &SharedStage,
 ) -> i32 {
     let supervised = options.is_of_a_job();
     // Signals are caught before anything can be asked for, so that none ends the process half-way.
@@ -168,7 +171,7 @@ async fn serve(
         return exit::INTERNAL;
     }
     let leases = Leases::new();
-    if let Err(error) = begin_tenure(&leases, inherited.lease, options, stop, has_ended) {
+    if let Err(error) = begin_tenure(&leases, inherited.lease, options, stop, stage) {
         say(&format!("cannot watch the supervisor: {error}"));
         return exit::INTERNAL;
     }
@@ -252,11 +255,11 @@ fn begin_tenure(
     supervisor: Option<UnixStream>,
     options: &AgentOptions,
     stop: watch::Sender<bool>,
-    has_ended: &Arc<AtomicBool>,
+    stage: &SharedStage,
 ) -> std::io::Result<()> {
     let tenure = Tenure::new(Arc::clone(leases), options.place.clone(), stop);
     match (supervisor, options.linger) {
-        (Some(connection), _) => tenure.begin_with_supervisor(connection, Arc::clone(has_ended)),
+        (Some(connection), _) => tenure.begin_with_supervisor(connection, stage.clone()),
         (None, Some(seconds)) => {
             tenure.begin_alone(Duration::from_secs(seconds));
             Ok(())

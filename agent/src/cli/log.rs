@@ -4,16 +4,16 @@ mod file;
 mod job;
 mod kept;
 mod lossy;
+mod stage;
 
 use std::io::{self, Write, stderr};
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing_subscriber::EnvFilter;
 
 use self::job::{JobFile, Marks, Place};
 use self::lossy::Lossy;
+pub(super) use self::stage::{SharedStage, Stage};
 use super::arguments::AgentOptions;
 use super::setup::Setup;
 use super::supervised::Beginning;
@@ -61,7 +61,7 @@ pub(super) fn new_id() -> String {
 #[derive(Debug)]
 pub(super) struct AgentLog {
     log: Log,
-    is_over: Arc<AtomicBool>,
+    stage: SharedStage,
 }
 
 /// The journal that goes to the job's log, and the latter; neither where there shall be none.
@@ -97,24 +97,24 @@ pub(super) fn journal(
         let (clock, id) = (setup.outside.clock.clone(), id.clone());
         move |lost| journal::gap(&clock, &id, lost)
     };
-    let is_over = Arc::new(AtomicBool::new(false));
+    let stage = SharedStage::new(Stage::Running);
     let is_first = options.restarts == 0 && !beginning.is_decided();
     let file = {
-        let (is_over, gap) = (Arc::clone(&is_over), gap.clone());
-        move || JobFile::new(place, is_first, is_over, gap)
+        let (stage, gap) = (stage.clone(), gap.clone());
+        move || JobFile::new(place, is_first, stage, gap)
     };
     let lossy = Lossy::start(file, gap);
     let writer = lossy.clone();
     let clock = setup.outside.clock.clone();
     let journal = Journal::new(clock, id, move |line| writer.take(line));
     let log = Log(lossy);
-    (journal, Some(AgentLog { log, is_over }))
+    (journal, Some(AgentLog { log, stage }))
 }
 
 impl AgentLog {
-    /// Writes the last lines, but does not wait long. `is_over`: whether it is known that nobody works in the directory any more.
-    pub(super) fn end(&self, is_over: bool) {
-        self.is_over.store(is_over, Ordering::Release);
+    /// Writes the last lines, but does not wait long. `stage`: what is known of COMMAND at last.
+    pub(super) fn end(&self, stage: Stage) {
+        self.stage.set(stage);
         self.log.flush();
     }
 }

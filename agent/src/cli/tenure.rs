@@ -8,18 +8,18 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
+use super::log::{SharedStage, Stage};
 use crate::front::claim::ONCE;
 use crate::front::election::{Cleared, clear_place};
 use crate::front::leases::{Lease, Leases};
 use crate::front::socket::SocketFile;
-use crate::supervisor::{ALONE, ENDED, OTHERS, STAYS};
+use crate::supervisor::{ALONE, ENDED, FAILED, OTHERS, STAYS};
 
 /// The pauses before it is tried again to end, where somebody claims the place and has no lease yet: the first and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -50,16 +50,16 @@ impl Tenure {
         }
     }
 
-    /// Begins with the supervisor's lease. `has_ended` becomes true when it says that COMMAND has ended.
+    /// Begins with the supervisor's lease. `stage` is set when it says that COMMAND has ended.
     pub(super) fn begin_with_supervisor(
         self,
         connection: StdStream,
-        has_ended: Arc<AtomicBool>,
+        stage: SharedStage,
     ) -> std::io::Result<()> {
         connection.set_nonblocking(true)?;
         let connection = UnixStream::from_std(connection)?;
         let lease = self.leases.enter(Duration::ZERO);
-        tokio::spawn(self.clone().attend(connection, lease, has_ended));
+        tokio::spawn(self.clone().attend(connection, lease, stage));
         tokio::spawn(self.watch());
         Ok(())
     }
@@ -71,7 +71,7 @@ impl Tenure {
     }
 
     /// Tells the supervisor whether others count on this agent, so that it knows how to take its leave, and sees it go.
-    async fn attend(self, mut connection: UnixStream, lease: Lease, has_ended: Arc<AtomicBool>) {
+    async fn attend(self, mut connection: UnixStream, lease: Lease, stage: SharedStage) {
         let mut count = self.leases.watch();
         let mut said = ALONE;
         let mut buffer = [0; 16];
@@ -89,8 +89,12 @@ impl Tenure {
                 _ = count.changed() => {}
                 read = connection.read(&mut buffer) => {
                     let length = read.unwrap_or(0);
-                    if buffer.iter().take(length).any(|said| *said == ENDED) {
-                        has_ended.store(true, Ordering::Release);
+                    for said in buffer.iter().take(length) {
+                        match *said {
+                            ENDED => stage.set(Stage::Ended),
+                            FAILED => stage.set(Stage::Failed),
+                            _ => {}
+                        }
                     }
                     if length == 0 {
                         break;

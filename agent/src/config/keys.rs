@@ -419,7 +419,7 @@ pub const KEYS: &[Key] = &[
         variable: "JOBCRED_JOB_LOG",
         allowed: "auto, off, or an absolute path of a directory",
         default: "auto",
-        meaning: "Where the agent keeps a log of what happened to the job's tokens, one JSON object a line, at most 2 MiB for each node and user. `auto` is `logs/jobcred` in the working directory, once COMMAND has ended and if there is a `logs` then; in an Azure ML job, which uploads it, `logs` is made then, and one that was there before COMMAND is written to at once. A directory given here is made, and written to at once. Ids, resources and errors are in it; tokens, secrets and user names are not.",
+        meaning: "Where the agent keeps a log of what happened to the job's tokens, one JSON object a line, at most 2 MiB for each node and user. `auto` is `logs/jobcred` in the working directory, once COMMAND has ended and if there is a `logs` then; in an Azure ML job, which uploads it, `logs` is made then when COMMAND has failed, and one that was there before COMMAND is written to at once. A directory given here is made, and written to at once. Ids, resources and errors are in it; tokens, secrets and user names are not.",
         danger: "",
         example: r#""/var/log/jobcred""#,
         set: |given, config| match given {

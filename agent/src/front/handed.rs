@@ -31,18 +31,24 @@ impl Handed {
     }
 }
 
-/// A connection over which descriptors may come.
+/// A connection over which a descriptor may come, with its first bytes: nobody sends one later, and to look for it costs more than
+/// a plain read.
 #[derive(Debug)]
 pub struct Receiving {
     stream: UnixStream,
     handed: Handed,
+    has_begun: bool,
 }
 
 impl Receiving {
     /// Keeps what comes over `stream` in `handed`.
     #[must_use]
     pub fn new(stream: UnixStream, handed: Handed) -> Self {
-        Self { stream, handed }
+        Self {
+            stream,
+            handed,
+            has_begun: false,
+        }
     }
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -63,10 +69,13 @@ impl Receiving {
 
 impl AsyncRead for Receiving {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.has_begun {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
         loop {
             ready!(self.stream.poll_read_ready(context))?;
             let room = buffer.initialize_unfilled();
@@ -76,6 +85,7 @@ impl AsyncRead for Receiving {
             {
                 Ok(count) => {
                     buffer.advance(count);
+                    self.has_begun = true;
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -131,12 +141,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_descriptor_comes_with_its_bytes_and_more_than_one_are_not_kept() {
-        let (near, far) = UnixStream::pair().unwrap();
-        let handed = Handed::default();
-        let mut receiving = Receiving::new(near, handed.clone());
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"mine").unwrap();
         for count in [1, 3] {
+            let (near, far) = UnixStream::pair().unwrap();
+            let handed = Handed::default();
+            let mut receiving = Receiving::new(near, handed.clone());
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
             let descriptors = vec![file.as_fd(); count];
@@ -152,8 +162,13 @@ mod tests {
             copy.read_to_string(&mut content).unwrap();
             assert_eq!(content, "mine");
             assert!(handed.take().is_none());
+            // Later on the bytes alone are read.
+            far.try_write(b"more").unwrap();
+            let mut text = [0; 4];
+            receiving.read_exact(&mut text).await.unwrap();
+            assert_eq!(&text, b"more");
+            drop(far);
+            assert_eq!(receiving.read(&mut [0; 5]).await.unwrap(), 0);
         }
-        drop(far);
-        assert_eq!(receiving.read(&mut [0; 5]).await.unwrap(), 0);
     }
 }

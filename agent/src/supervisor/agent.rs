@@ -34,6 +34,8 @@ pub const ALONE: u8 = b'-';
 pub const STAYS: u8 = b'=';
 /// What the supervisor says over it before it takes its leave, unless it was killed: COMMAND has ended.
 pub const ENDED: u8 = b'.';
+/// The same of a COMMAND that has failed.
+pub const FAILED: u8 = b'!';
 /// Why an agent refuses: the ones before it kept ending.
 pub const KEEPS_ENDING: &str = "keeps-ending";
 /// Why it refuses: what the ones before it decided is not known any more.
@@ -217,12 +219,12 @@ impl Agent {
         self.said == STAYS
     }
 
-    /// Gives up the lease on it, and says whether COMMAND `has_ended`. It ends, unless others count on it; then it says so.
-    pub(super) fn leave(&mut self, has_ended: bool) {
+    /// Gives up the lease on it, with a last `word` on COMMAND. It ends, unless others count on it; then it says so.
+    pub(super) fn leave(&mut self, word: Option<u8>) {
         let told = self.lease.as_ref().is_some_and(|mut lease| {
-            if has_ended {
+            if let Some(word) = word {
                 // Does not block, and there is room for a byte.
-                let _ = lease.write(&[ENDED]);
+                let _ = lease.write(&[word]);
             }
             lease.shutdown(Shutdown::Write).is_ok()
         });

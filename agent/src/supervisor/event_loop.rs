@@ -93,7 +93,7 @@ pub fn run(mut plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Endin
         match supervisor.hold(&entry, prefetch) {
             Held::Start(signals) => early = signals,
             Held::End(ending) => {
-                supervisor.end_service();
+                supervisor.leave_service(Some(ending));
                 return ending;
             }
         }
@@ -104,17 +104,18 @@ pub fn run(mut plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Endin
     let Started { child, notice } = match spawned {
         Ok(started) => started,
         Err(failure) if failure.is_for_want_of_room => {
-            early.extend(supervisor.leave_service(false));
+            early.extend(supervisor.leave_service(None));
             early.extend(supervisor.signals.early());
             drop(supervisor);
             return in_place(&plan, &entry, search_path, &failure.message, &early);
         }
         Err(failure) => {
             say(&failure.message);
+            let ending = Ending::Exited(failure.code);
             if is_first {
-                supervisor.end_service();
+                supervisor.leave_service(Some(ending));
             }
-            return Ending::Exited(failure.code);
+            return ending;
         }
     };
     if let Some(notice) = notice {
@@ -142,7 +143,7 @@ pub fn run(mut plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Endin
     if let (Some(plan), Some(service)) = (&plan.post_mortem, &supervisor.service) {
         post_mortem(plan, ending, supervisor.signalled, service.restarts());
     }
-    supervisor.end_service();
+    supervisor.leave_service(Some(ending));
     ending
 }
 
@@ -338,19 +339,14 @@ impl Supervisor {
         }
     }
 
-    /// Takes leave of the agent after COMMAND, or in place of it.
-    fn end_service(&mut self) {
-        self.leave_service(true);
-    }
-
-    /// Takes leave of the agent, and tells it whether COMMAND `has_ended`. It is not waited for long. The signals that came
-    /// meanwhile, for a COMMAND that is still to come.
-    fn leave_service(&mut self, has_ended: bool) -> Vec<i32> {
+    /// Takes leave of the agent, and tells it of COMMAND's `ending`, if it has come to that or will not start. It is not waited
+    /// for long. The signals that came meanwhile, for a COMMAND that is still to come.
+    fn leave_service(&mut self, ending: Option<Ending>) -> Vec<i32> {
         let mut early = Vec::new();
         let Some(service) = &mut self.service else {
             return early;
         };
-        service.leave(has_ended);
+        service.leave(ending);
         while self
             .service
             .as_ref()

@@ -33,7 +33,7 @@ use std::os::fd::OwnedFd;
 use crate::front::election::Seat;
 use crate::platform::Environment;
 
-pub use self::agent::{ALONE, ENDED, KEEPS_ENDING, LOST, OTHERS, STAYS, start_detached};
+pub use self::agent::{ALONE, ENDED, FAILED, KEEPS_ENDING, LOST, OTHERS, STAYS, start_detached};
 pub(crate) use self::agent::{GIVEN, LEASE};
 pub use self::ending::Ending;
 pub use self::endpoint::Endpoint;

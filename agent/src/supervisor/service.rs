@@ -11,12 +11,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use rustix::process::WaitStatus;
 
-use super::agent::{Agent, HEALTHY_AFTER};
+use super::agent::{Agent, ENDED, FAILED, HEALTHY_AFTER};
 use super::endpoint::is_taken;
 use super::lease::LeaseReader;
 use super::record::Record;
 use super::timer::Timer;
-use super::{AgentPlan, Endpoint, say};
+use super::{AgentPlan, Ending, Endpoint, say};
 use crate::front::election::{Again, Part, Seat};
 use crate::front::socket::{BoundSocket, SocketFile};
 
@@ -331,8 +331,9 @@ impl Service {
         self.timer.start(wait);
     }
 
-    /// The agent may end, unless others count on it. Where COMMAND `has_ended` its status is known, and is not kept waiting long.
-    pub(super) fn leave(&mut self, has_ended: bool) {
+    /// The agent may end, unless others count on it. It is told how COMMAND came to its `ending`, if it did; that is known then,
+    /// and not kept waiting long.
+    pub(super) fn leave(&mut self, ending: Option<Ending>) {
         self.timer.stop();
         self.timer.clear();
         // Before the agent looks whether anybody claims its place.
@@ -345,7 +346,10 @@ impl Service {
             return;
         }
         self.phase = Phase::Leaving;
-        self.agent.leave(has_ended);
+        self.agent.leave(ending.map(|ending| match ending {
+            Ending::Exited(0) => ENDED,
+            _ => FAILED,
+        }));
         self.timer.start(AGENT_END_TIMEOUT);
     }
 

@@ -12,8 +12,6 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
@@ -21,6 +19,7 @@ use ring::digest::{SHA256, digest};
 
 use super::file::append;
 use super::kept::Kept;
+use super::stage::{SharedStage, Stage};
 use crate::config::JobLog;
 use crate::platform::Environment;
 
@@ -44,7 +43,7 @@ enum Directory {
     /// `logs/jobcred` below it.
     Below {
         path: PathBuf,
-        /// Whether `logs` is made at the end, where there is none.
+        /// Whether `logs` is made at the end of a COMMAND that has failed, where there is none.
         is_made: bool,
         /// Whether lines go there before the end.
         is_live: bool,
@@ -123,8 +122,8 @@ pub(super) struct JobFile<G> {
     /// The line that stands for lines that were lost.
     gap: G,
     kept: Kept,
-    /// Whether COMMAND has ended, so that its directory is nobody's any more.
-    is_over: Arc<AtomicBool>,
+    /// Once COMMAND has ended its directory is nobody's any more.
+    stage: SharedStage,
     /// Whether our directory and file may be made before that: once, by the job's first agent. COMMAND may have removed them.
     may_begin: bool,
     /// The file system that the directory is on: COMMAND may unmount it, and what comes to light below is not ours to fill.
@@ -143,7 +142,7 @@ enum Making {
 
 impl<G: Fn(u64) -> Vec<u8>> JobFile<G> {
     /// `is_first`: whether no agent of this job was here before.
-    pub(super) fn new(place: Place, is_first: bool, is_over: Arc<AtomicBool>, gap: G) -> Self {
+    pub(super) fn new(place: Place, is_first: bool, stage: SharedStage, gap: G) -> Self {
         let device = match &place.directory {
             Directory::Below { path, .. } => device(path),
             Directory::Exactly(_) => None,
@@ -152,7 +151,7 @@ impl<G: Fn(u64) -> Vec<u8>> JobFile<G> {
             place,
             gap,
             kept: Kept::default(),
-            is_over,
+            stage,
             may_begin: is_first,
             device,
         }
@@ -170,12 +169,13 @@ impl<G: Fn(u64) -> Vec<u8>> JobFile<G> {
                 is_made,
                 is_live,
             } => {
-                let making = match (self.is_over.load(Ordering::Acquire), is_live) {
-                    (true, _) if *is_made => Making::All,
-                    (true, _) => Making::Ours,
-                    (false, true) if self.may_begin => Making::Ours,
-                    (false, true) => Making::Nothing,
-                    (false, false) => return Ok(()),
+                let making = match (self.stage.get(), is_live) {
+                    // What comes after a COMMAND that went well may want to make `logs` by itself.
+                    (Stage::Failed, _) if *is_made => Making::All,
+                    (Stage::Failed | Stage::Ended, _) => Making::Ours,
+                    (Stage::Running, true) if self.may_begin => Making::Ours,
+                    (Stage::Running, true) => Making::Nothing,
+                    (Stage::Running, false) => return Ok(()),
                 };
                 // Also when this fails: what is there later may be COMMAND's.
                 self.may_begin = false;

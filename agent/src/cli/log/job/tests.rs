@@ -2,10 +2,8 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{JobFile, Marks, Place};
+use super::{JobFile, Marks, Place, SharedStage, Stage};
 use crate::config::JobLog;
 use crate::platform::Environment;
 
@@ -29,7 +27,7 @@ fn azure_ml() -> Environment {
 /// A job in a directory, and the agents that log it.
 struct Job {
     directory: tempfile::TempDir,
-    is_over: Arc<AtomicBool>,
+    stage: SharedStage,
     is_uploaded: bool,
 }
 
@@ -37,7 +35,7 @@ impl Job {
     fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
-            is_over: Arc::new(AtomicBool::new(false)),
+            stage: SharedStage::new(Stage::Running),
             is_uploaded: false,
         }
     }
@@ -67,11 +65,11 @@ impl Job {
         };
         let place = Place::of(&JobLog::Auto, environment, marks).unwrap();
         let gap = |lost| format!("gap {lost}\n").into_bytes();
-        JobFile::new(place, is_first, Arc::clone(&self.is_over), gap)
+        JobFile::new(place, is_first, self.stage.clone(), gap)
     }
 
     fn end(&self) {
-        self.is_over.store(true, Ordering::Release);
+        self.stage.set(Stage::Failed);
     }
 
     /// Names and contents of our files.
@@ -101,15 +99,19 @@ fn count(directory: &Path) -> usize {
 }
 
 #[test]
-fn nothing_is_made_before_the_end_and_then_logs_only_in_azure_ml() {
-    for (environment, made) in [(Environment::default(), 0), (azure_ml(), 1)] {
+fn nothing_is_made_before_the_end_and_then_logs_only_after_a_failure_in_azure_ml() {
+    for (environment, stage, made) in [
+        (Environment::default(), Stage::Failed, 0),
+        (azure_ml(), Stage::Ended, 0),
+        (azure_ml(), Stage::Failed, 1),
+    ] {
         let job = Job::new();
         let mut file = job.file(&environment, true);
         file.write_all(b"one\n").unwrap();
         let _ = file.flush();
         assert_eq!(count(job.directory.path()), 0);
         file.write_all(b"two\n").unwrap();
-        job.end();
+        job.stage.set(stage);
         let _ = file.flush();
         assert_eq!(count(job.directory.path()), made);
         assert_eq!(job.found().len(), made);
@@ -249,7 +251,7 @@ fn the_configuration_has_the_last_word() {
     let chosen = job.directory.path().join("a/b");
     let setting = JobLog::In(chosen.clone());
     let place = Place::of(&setting, &Environment::default(), marks).unwrap();
-    let mut file = JobFile::new(place, false, Arc::clone(&job.is_over), |_| Vec::new());
+    let mut file = JobFile::new(place, false, job.stage.clone(), |_| Vec::new());
     file.write_all(b"x\n").unwrap();
     file.flush().unwrap();
     assert_eq!(found(&chosen).len(), 1);
