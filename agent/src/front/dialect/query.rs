@@ -5,8 +5,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::TokenError;
 
-/// Names of parameters, and the native API's name for the same. All dialects read all of them: a name that was passed over would
-/// be answered with the job's own identity in its place.
+/// Names of parameters, in any case, and the native API's name for the same. All dialects read all of them: a name that was passed
+/// over would be answered with the job's own identity in its place.
 const NAMES: [(&str, &str); 8] = [
     ("resource", "resource"),
     ("client_id", "client_id"),
@@ -45,17 +45,21 @@ pub fn read(query: &str, clientid_of_nobody: bool) -> Result<Query, TokenError> 
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = percent_decode_str(name).decode_utf8_lossy();
-        if name == "api-version" {
+        if name.eq_ignore_ascii_case("api-version") {
             if api_version.is_some() {
                 return Err(invalid("api-version is given twice"));
             }
             api_version = Some(percent_decode_str(value).decode_utf8_lossy().into_owned());
             continue;
         }
-        if clientid_of_nobody && name == "clientid" && ["", PLACEHOLDER].contains(&value) {
+        if clientid_of_nobody
+            && name.eq_ignore_ascii_case("clientid")
+            && ["", PLACEHOLDER].contains(&value)
+        {
             continue;
         }
-        if let Some((_, own)) = NAMES.iter().find(|(known, _)| *known == name) {
+        let mut names = NAMES.iter();
+        if let Some((_, own)) = names.find(|(known, _)| known.eq_ignore_ascii_case(&name)) {
             has_resource |= *own == "resource";
             native.push(format!("{own}={value}"));
         }
@@ -120,6 +124,10 @@ mod tests {
             ("mi_res_id", &resource),
             ("msi_res_id", &resource),
             ("resource_id", &resource),
+            ("clientId", &client),
+            ("Client_ID", &client),
+            ("OBJECT_ID", &object),
+            ("Mi_Res_Id", &resource),
         ] {
             for azure_ml in [false, true] {
                 let query = read(&format!("{name}={ID}&resource=x&api-version=1"), azure_ml);
@@ -174,6 +182,7 @@ mod tests {
             ("resource=a&resource=b", "twice"),
             ("api-version=1&api-version=2&resource=a", "twice"),
             ("resource=a&client_id=b&clientid=b", "twice"),
+            ("resource=a&Client_Id=b&client_id=c", "twice"),
             ("resource=a&client_id=b&mi_res_id=c", "one identity"),
             ("resource=a&object_id=b&principal_id=c", "twice"),
             ("resource=%ff", "UTF-8"),
