@@ -1,7 +1,6 @@
 //! Connections of an identity endpoint: one request each, so that nothing of a caller's stays open.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::{Caller, IdentityEndpoint};
+use crate::front::seldom::Seldom;
 use crate::front::serve::{ForeignCount, ForeignGuard, MAX_HEADERS};
 use crate::peer::OVERFLOW_UID;
 
-/// Connections at once, to all endpoints of an agent. Beyond it, new ones wait in the kernel's queue until one ends.
+/// Connections that are read at once, at all endpoints of an agent. Beyond it, new ones wait until one ends: one at each endpoint,
+/// and the others in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 512;
 /// Connections at once of one uid that is not the agent's own. Further ones are closed without an answer.
 const MAX_CONNECTIONS_PER_FOREIGN_UID: usize = 64;
@@ -51,6 +52,7 @@ pub(super) async fn listen(
     drain: Duration,
 ) {
     let mut connections = JoinSet::new();
+    let (mut refusals, mut closings) = (Seldom::default(), Seldom::default());
     tokio::pin!(end);
     loop {
         while connections.try_join_next().is_some() {}
@@ -58,21 +60,23 @@ pub(super) async fn listen(
             () = &mut end => break,
             accepted = accept(&listener, &room.slots) => accepted,
         };
-        let (stream, address, slot) = match accepted {
+        let (stream, caller, slot) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; trying again");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if let Some(times) = refusals.note() {
+                    tracing::warn!(%error, times, "cannot accept a connection; going on trying, and told once a minute");
+                }
+                tokio::select! {
+                    () = &mut end => break,
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                }
                 continue;
             }
         };
-        // As early as can be: who closes again is nobody.
-        let Ok(own) = stream.local_addr() else {
-            continue;
-        };
-        let caller = Caller::of(address, own);
         let Ok(guard) = enter(&endpoint, &room, caller) else {
-            tracing::warn!(%caller, "too many connections of this uid; one more is closed");
+            if let Some(times) = closings.note() {
+                tracing::warn!(%caller, times, "too many connections of this uid; one more is closed");
+            }
             continue;
         };
         let endpoint = Arc::clone(&endpoint);
@@ -102,16 +106,19 @@ fn enter(
     guard.map(Some).ok_or(TooMany)
 }
 
+/// The slot comes after the connection: one that was held by an endpoint where nobody asks would be lacking where somebody does.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Caller, OwnedSemaphorePermit)> {
+    let (stream, address) = listener.accept().await?;
+    // As early as can be: who closes again is nobody.
+    let caller = Caller::of(address, stream.local_addr()?);
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
-    let (stream, address) = listener.accept().await?;
-    Ok((stream, address, slot))
+    Ok((stream, caller, slot))
 }
 
 async fn serve(stream: TcpStream, caller: Caller, endpoint: Arc<IdentityEndpoint>) {
@@ -129,5 +136,39 @@ async fn serve(stream: TcpStream, caller: Caller, endpoint: Arc<IdentityEndpoint
         .await;
     if let Err(error) = served {
         tracing::debug!(%caller, %error, "connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Semaphore;
+
+    use super::accept;
+
+    #[tokio::test]
+    async fn an_endpoint_where_nobody_asks_keeps_no_slot_from_the_others() {
+        let slots = Arc::new(Semaphore::new(1));
+        let idle = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let asked = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let waiting = accept(&idle, &slots);
+        tokio::pin!(waiting);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        let _client = TcpStream::connect(asked.local_addr().unwrap())
+            .await
+            .unwrap();
+        let accepted = accept(&asked, &slots);
+        tokio::pin!(accepted);
+        // The connection stands, but the runtime may first have to hear of it.
+        for _ in 0..1000 {
+            if futures::poll!(&mut accepted).is_ready() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("an idle endpoint holds the only slot");
     }
 }
