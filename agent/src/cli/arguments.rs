@@ -61,7 +61,7 @@ pub(super) struct GlobalOptions {
     #[arg(long, global = true, value_name = "NAME")]
     pub(super) strategy: Option<String>,
     /// Self-signed tokens, marked as worthless: for laptops, CI and demos. `run` always gives them a socket of its own, `agent` too
-    /// where none is named
+    /// where none, or one of the usual places, is named
     #[arg(long, global = true, conflicts_with = "strategy")]
     pub(super) sandbox: bool,
 }
@@ -182,7 +182,7 @@ pub(super) struct RunOptions {
     /// Lead COMMAND's Azure SDKs to jobcred alone, past the platform's own endpoint and past credentials in the environment
     #[arg(long)]
     pub(super) exclusive: bool,
-    /// Do not say at start who, why, and how long an outage could last
+    /// Do not say at start who, why, and how long an outage could last, nor after a failure that no request failed
     #[arg(long, short)]
     pub(super) quiet: bool,
     /// COMMAND and its arguments

@@ -34,7 +34,7 @@ pub(super) fn env(global: &GlobalOptions, options: &EnvOptions) -> i32 {
             .map(|path| path.display().to_string())
             .collect();
         say(&format!(
-            "no agent answers; looked at {}",
+            "no agent answers; looked at {}; start one around the command: jobcred run -- COMMAND",
             looked.join(", ")
         ));
         return exit::NO_AGENT;

@@ -48,18 +48,26 @@ pub fn of_readiness(kind: ErrorCode) -> i32 {
 /// The same for `--help`. A test keeps it in step with the constants.
 pub const HELP: &str = "\
 Exit codes:
-  0        success; `run` ends exactly as COMMAND did, by the same signal if a signal killed it
-  2        a mistake in the command line or in the configuration; COMMAND was not started
-  118      a declared resource was refused for good: COMMAND was not started (`run`), waiting is no use (`wait`,
-           `health --ready`)
-  119      the user's session that the job borrowed has ended: sign in and submit again (`run` with declared resources,
-           `wait`, `health --ready`, `token`, `explain --probe`)
-  120      jobcred itself failed; `run` starts COMMAND all the same, unless `--required`
-  121      no identity can be had here (`explain`, `check`, `agent`, `run --required`)
-  122      no place for the socket, no room for the agent, or one already answers there (`agent`, `run --required`)
-  123      no agent answers (`token`, `env`, `status`, `health`)
-  124      not all declared resources are there in time (`wait`, `run --required`), or yet (`health --ready`)
-  125      the agent answered with an error: refused, not to be had, or upstream is down (`token`); storage says no (`check`)
+  0        success; `run` ends exactly as COMMAND did, by the same signal if
+           one killed it
+  2        a mistake in the command line or in the configuration; COMMAND was
+           not started
+  118      a declared resource was refused for good: COMMAND was not started
+           (`run`), waiting is no use (`wait`, `health --ready`)
+  119      the user's session that the job borrowed has ended: sign in and
+           submit again (`run` with declared resources, `wait`,
+           `health --ready`, `token`, `explain --probe`)
+  120      jobcred itself failed; `run` starts COMMAND all the same, unless
+           `--required`
+  121      no identity can be had here (`explain`, `check`, `agent`,
+           `run --required`)
+  122      no place for the socket, no room for the agent, or one already
+           answers there (`agent`, `run --required`)
+  123      no agent answers (`token`, `env`, `status`, `top`, `health`)
+  124      not all declared resources are there in time (`wait`,
+           `run --required`), or yet (`health --ready`)
+  125      the agent answered with an error: refused, not to be had, or upstream
+           is down (`token`, `explain --probe`); storage says no (`check`)
   126,127  COMMAND cannot be run, or is not found (as in shells)";
 
 #[cfg(test)]
