@@ -3,6 +3,7 @@
 //! First comes that nothing is taken away that worked without jobcred. A managed identity that an SDK names, and that the
 //! platform's endpoint would have given, must not be refused because jobcred was put in front of the command.
 
+use super::reading::Id;
 use super::{Choice, Strategy, Upstream};
 use crate::config::{Config, Dialect, UserDialects};
 use crate::platform::Environment;
@@ -31,7 +32,8 @@ pub fn stand_in(config: &Config, platform: &Environment, choice: Option<&Choice>
     let is_asked_for = config.exclusive || config.dialects.is_some();
     let takes_nothing_away = choice.is_some_and(gives_all_there_is)
         && !IN_THE_WAY.iter().any(|name| platform.get(name).is_some())
-        && !(is_users(choice) && config.user_dialects == UserDialects::Refuse);
+        && !(is_users(choice)
+            && (config.user_dialects == UserDialects::Refuse || has_another_identity(platform)));
     if !is_asked_for && !takes_nothing_away {
         return StandIn::default();
     }
@@ -61,6 +63,13 @@ pub fn stand_in(config: &Config, platform: &Environment, choice: Option<&Choice>
         );
     }
     StandIn { dialects, remark }
+}
+
+/// Whether there are signs of an identity beside the user's: the compute's, or a pod's. The platform says that a job has none, but
+/// code that asks for one which there is must neither get the user instead nor be refused.
+fn has_another_identity(platform: &Environment) -> bool {
+    let of_the_compute = Id::read(platform.get("DEFAULT_IDENTITY_CLIENT_ID"));
+    of_the_compute.guid().is_some() || platform.get("AZURE_FEDERATED_TOKEN_FILE").is_some()
 }
 
 /// Whether policy refuses no identity that the platform's endpoint could have given.
@@ -216,6 +225,15 @@ mod tests {
         let StandIn { dialects, remark } = given(&Config::default(), &[], &choice);
         assert_eq!(dialects, [Dialect::AppService]);
         assert!(remark.unwrap().contains("the user's tokens"));
+        let guid = "11111111-2222-3333-4444-555555555555";
+        for (sign, is_given) in [
+            (("DEFAULT_IDENTITY_CLIENT_ID", guid), false),
+            (("DEFAULT_IDENTITY_CLIENT_ID", "clientid"), true),
+            (("AZURE_FEDERATED_TOKEN_FILE", "/token"), false),
+        ] {
+            let StandIn { dialects, .. } = given(&Config::default(), &[sign], &choice);
+            assert_eq!(!dialects.is_empty(), is_given, "{sign:?}");
+        }
         let refusing = Config {
             user_dialects: UserDialects::Refuse,
             ..Config::default()

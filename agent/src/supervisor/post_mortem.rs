@@ -150,7 +150,12 @@ fn summary(status: &Status, restarts: u32, now: i64) -> Vec<String> {
     if !counts.is_empty() {
         lines.push(counts.join(", "));
     }
-    if status.tokens.is_empty() && status.denials == 0 {
+    let asked: u64 = status.callers.iter().map(|caller| caller.requests).sum();
+    if status.tokens.is_empty() && asked > 0 {
+        lines.push(format!(
+            "tokens were asked for {asked} times, and none was given"
+        ));
+    } else if status.tokens.is_empty() && status.denials == 0 {
         lines.push("no token was asked for".to_owned());
     } else if !has_news(status, restarts) {
         lines.push("no request failed".to_owned());
@@ -210,7 +215,9 @@ fn span(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jobcred_wire::{ErrorCode, PrincipalClaims, Status, TokenStatus, UpstreamError};
+    use jobcred_wire::{
+        CallerStatus, ErrorCode, PrincipalClaims, Status, TokenStatus, UpstreamError,
+    };
 
     use super::{Signalled, has_news, summary};
     use crate::supervisor::Ending;
@@ -259,6 +266,21 @@ mod tests {
         );
         assert!(!has_news(&status, 0));
         assert!(has_news(&status, 1));
+    }
+
+    #[test]
+    fn who_asked_in_vain_is_not_said_to_have_asked_for_nothing() {
+        let mut status = Status::default();
+        assert!(summary(&status, 0, 0)[1].ends_with("no token was asked for"));
+        status.callers = vec![CallerStatus {
+            requests: 2,
+            ..CallerStatus::default()
+        }];
+        let said = summary(&status, 0, 0);
+        assert_eq!(
+            said[1],
+            "jobcred:   tokens were asked for 2 times, and none was given"
+        );
     }
 
     #[test]

@@ -301,6 +301,10 @@ impl Service {
                 let wait = self.agent.note_death();
                 if self.agent.is_newsworthy() {
                     say(&format!("cannot start the agent: {error}; trying again"));
+                } else {
+                    // SDKs had better be refused at once than wait for what may never come.
+                    self.offer = None;
+                    self.endpoint = None;
                 }
                 // Unlike a death, a failed start says that the machine lacks something, so even the first try waits.
                 self.timer.start(wait.max(Duration::from_secs(1)));

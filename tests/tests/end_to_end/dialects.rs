@@ -23,7 +23,7 @@ impl Job {
     }
 
     fn of_a_user(dialects: &str) -> Self {
-        Self::start(dialects, AzureMl::user_environment)
+        Self::start(dialects, user_alone)
     }
 
     fn start(dialects: &str, environment: fn(&AzureMl) -> Vec<(String, String)>) -> Self {
@@ -81,6 +81,15 @@ fn refused(answer: &Answer, status: u16) -> Value {
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(answer.header("connection"), Some("close"));
     answer.json()
+}
+
+/// What a user's job finds on a compute without an identity of its own.
+fn user_alone(aml: &AzureMl) -> Vec<(String, String)> {
+    let mut variables = aml.user_environment();
+    let name = "DEFAULT_IDENTITY_CLIENT_ID";
+    variables.retain(|(variable, _)| variable != name);
+    variables.push((name.to_owned(), "clientid".to_owned()));
+    variables
 }
 
 #[test]
@@ -285,13 +294,17 @@ fn a_users_job_serves_the_user_to_who_names_nobody() {
         assert!(message.contains("submitting user"), "{message}");
     }
     job.run.end();
+    // Where the compute has an identity as well, code that asks for that one is left to the platform.
+    let both = Job::start("auto", AzureMl::user_environment);
+    assert_eq!(both.run.variable("IDENTITY_ENDPOINT"), "");
+    both.run.end();
 }
 
 #[test]
 fn a_users_job_can_refuse_whoever_asks_for_a_managed_identity() {
     let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
     let world = World::new()
-        .with_environment(aml.user_environment())
+        .with_environment(user_alone(&aml))
         .with_secrets(aml.secrets());
     let refuse = ("JOBCRED_USER_DIALECTS", "refuse");
     let run = Held::start(&world, "auto", &[], &[refuse]);

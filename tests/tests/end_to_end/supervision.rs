@@ -192,7 +192,7 @@ fn a_long_checkpoint_after_sigterm_to_the_group_outlives_its_tokens() {
             .collect();
         let is_at = |place: &str, child: i32| {
             let words = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
-            words.starts_with(format!("jobcred\0witness\0{place}\0").as_bytes())
+            words.starts_with(format!("signal-witness\0witness\0{place}\0").as_bytes())
         };
         // Until it has left our session, the one outside gets the group's signals as well.
         let has_left = |child: i32| {
