@@ -206,16 +206,17 @@ async fn serve(
             return exit::NO_SOCKET;
         }
     };
+    let is_held = super::run::holds(&setup.config);
     if is_decided {
         // It was said who, or why nobody, when that was decided. Only another refusal is news.
         let is_news = |error: &StartError| {
             ![reason::NOTHING_FOUND, reason::AGENT_KEEPS_ENDING].contains(&error.code)
         };
         if selection.outcome.as_ref().is_err_and(is_news) {
-            announce::start(&selection, true);
+            announce::start(&selection, true, is_held);
         }
     } else if let Some(quiet) = options.announces() {
-        announce::start(&selection, quiet);
+        announce::start(&selection, quiet, is_held);
     }
     if let (Some(file), false) = (&file, supervised) {
         say(&format!("listening at {}", file.path().display()));

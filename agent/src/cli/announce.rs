@@ -4,9 +4,11 @@ use crate::strategy::reason;
 use crate::strategy::{Choice, Selection, StartError, Strategy, Upstream};
 use crate::supervisor::say;
 
-/// Says who, why and how long; only what went wrong when `quiet`.
-pub(super) fn start(selection: &Selection, quiet: bool) {
+/// Says who, why and how long; only what went wrong when `quiet`. `is_held`: whether COMMAND waits for declared resources.
+pub(super) fn start(selection: &Selection, quiet: bool, is_held: bool) {
     match &selection.outcome {
+        // What becomes of COMMAND is said by who holds it.
+        Err(error) if is_held => refusal(error),
         Err(error) => {
             refusal(error);
             say("COMMAND runs all the same; token requests are answered with this reason");

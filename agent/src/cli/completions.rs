@@ -1,13 +1,12 @@
 //! `jobcred completions`, and the pages of the manual: what the definition of the arguments tells shells and readers.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
 use clap::CommandFactory as _;
 
 use super::arguments::{Arguments, CompletionsOptions, ManOptions};
-use super::exit;
+use super::{exit, output};
 use crate::supervisor::say;
 
 /// Prints what makes a shell complete the arguments. The exit code.
@@ -20,7 +19,7 @@ pub(super) fn completions(options: &CompletionsOptions) -> i32 {
         &mut script,
     );
     // A shell that takes half a script would complain of it; a reader that has gone away would not.
-    let _ = std::io::stdout().lock().write_all(&script);
+    output::print(&String::from_utf8_lossy(&script));
     exit::OK
 }
 

@@ -1,12 +1,25 @@
 //! What subcommands print.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 
-/// Writes to stdout. A reader that has gone away (`jobcred status | head -1`) is not an error.
+use super::exit;
+use crate::supervisor::say;
+
+/// Writes to stdout. A reader that has gone away (`jobcred status | head -1`) is not an error; a full disk ends the process with
+/// one, for what comes next in a script would go on with half a token, or none.
 pub(super) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    let _ = std::io::stdout().flush();
+    let mut stdout = std::io::stdout();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            say(&format!("cannot write the answer: {error}"));
+            std::process::exit(exit::INTERNAL);
+        }
+        _ => {}
+    }
 }
 
 /// Lines of two columns, the second one aligned.

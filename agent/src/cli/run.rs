@@ -115,7 +115,8 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
 fn introduce(selection: Option<&Selection>, place: &Place, shares: bool, quiet: bool) {
     match selection {
         // Who and how long is said by the run that started the agent.
-        Some(selection) => announce::start(selection, quiet || shares),
+        // A command that is held ends before this where nothing was decided for it.
+        Some(selection) => announce::start(selection, quiet || shares, false),
         None if shares || quiet => {}
         // Said at once, because COMMAND may end before there is an answer.
         None => say("nothing in the environment names an identity; asking the metadata service"),
@@ -133,7 +134,7 @@ fn introduce(selection: Option<&Selection>, place: &Place, shares: bool, quiet: 
 }
 
 /// Whether COMMAND is held back for anything.
-fn holds(config: &Config) -> bool {
+pub(super) fn holds(config: &Config) -> bool {
     !config.resources.is_empty() && !config.prefetch_timeout.is_zero()
 }
 

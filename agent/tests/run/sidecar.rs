@@ -44,6 +44,25 @@ fn without_an_agent_subcommands_say_where_they_looked() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_written_is_no_success() {
+    let place = Place::new();
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = place
+        .jobcred(&["completions", "bash"])
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(120));
+    assert!(text(&output.stderr).contains("cannot write the answer"));
+}
+
+#[test]
 fn a_sidecar_agent_answers_and_ends_with_its_grace() {
     let place = Place::new();
     let mut agent = place

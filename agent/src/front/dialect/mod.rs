@@ -1,6 +1,6 @@
 //! The managed-identity dialects, by which unmodified SDKs ask: HTTP on loopback TCP in the form of each platform's endpoint.
 //!
-//! A request passes the [`guard`], shows that it may ask at all (the secret, or a path that only who was told can know, and its
+//! A request passes the guard, shows that it may ask at all (the secret, or a path that only who was told can know, and its
 //! uid), is read by its dialect, and goes the way of every other request from policy on. Nothing is ever forwarded.
 
 mod app_service;
