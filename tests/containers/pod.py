@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from engine import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,14 +180,13 @@ class Pod:
 
     def started_up(self, container: Document, running: Container) -> bool:
         """Whether the startup probe succeeds, as often as it may be tried, before the container ends."""
-        (command,) = take(container["startupProbe"]["exec"], "command")
-        tries = container["startupProbe"]["failureThreshold"]
-        state = {"tried": 0, "succeeded": False}
-
-        def over() -> bool:
-            state["tried"] += 1
-            state["succeeded"] = running.run(*command).returncode == 0
-            return bool(state["succeeded"] or state["tried"] >= tries or not running.state["Running"])
-
-        until("the startup probe", over)
-        return bool(state["succeeded"])
+        probe = container["startupProbe"]
+        (command,) = take(probe["exec"], "command")
+        for _ in range(probe["failureThreshold"]):
+            if running.run(*command).returncode == 0:
+                return True
+            if not running.state["Running"]:
+                return False
+            # As the kubelet does: the tries are worth as long as they last.
+            time.sleep(probe["periodSeconds"])
+        return False
