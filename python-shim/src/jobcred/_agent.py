@@ -177,7 +177,15 @@ class Agent:
                 raise
             connection = yield from connect(self.socket_path)
         try:
-            reply = yield from connection.ask(request)
+            try:
+                reply = yield from connection.ask(request)
+            except DeadConnection:
+                # One that was killed may still have listened when it was connected to.
+                has_ended = is_another is not None and is_another(self.socket_path)
+                if not has_ended or revive is None or not (yield from revive(self.socket_path)):
+                    raise
+                connection = yield from connect(self.socket_path)
+                reply = yield from connection.ask(request)
         except DeadConnection:
             raise TransientError(
                 f"The agent at {connection.path} closed the connection without an answer.",
