@@ -90,7 +90,8 @@ def _application(ready: dict[str, Any]) -> Principal:
 
 
 def _user_environment(doubles: Doubles, _directory: Path) -> Variables:
-    return {**CLUSTER, **doubles.ready["azure_ml"]["user_environment"]}
+    # The compute has no identity of its own.
+    return {**CLUSTER, **doubles.ready["azure_ml"]["user_environment"], "DEFAULT_IDENTITY_CLIENT_ID": "clientid"}
 
 
 def _cluster_environment(doubles: Doubles, _directory: Path) -> Variables:

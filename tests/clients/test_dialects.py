@@ -96,6 +96,7 @@ def test_a_named_identity_is_that_one_on_a_cluster_and_refused_for_a_user(scene:
 
     # The same endpoint, and a job that runs as the user.
     user = {**environment, **machine.doubles.ready["azure_ml"]["user_environment"]}
+    user["DEFAULT_IDENTITY_CLIENT_ID"] = "clientid"
     done = machine.job(python("identity.py", "named"), user)
     for line in outcomes(done).values():
         assert line["oid"] is None
