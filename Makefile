@@ -76,6 +76,7 @@ test-clients: ## real SDKs and tools: storage through Azurite, a second containe
 	@tests/setup clients
 	cargo build --release --workspace --bins
 	cargo build --release -p jobcred-tests --example storage-client
+	cargo build --release --locked --manifest-path tests/clients/rust/Cargo.toml --target-dir $(TARGET_DIR)/sdks
 	$(ISOLATED) --imds-address --host myreg.azurecr.io $(PYTHON) -m pytest -q tests/clients
 
 lint: ## formatting, clippy, licences, Python checks

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import os
+import secrets
 import socket
 import ssl
 import subprocess
@@ -24,18 +26,21 @@ START_SECONDS = 120
 
 
 class Azurite:
-    """One emulator, with blobs in memory."""
+    """One emulator, with blobs in memory. Port 0: any that is free."""
 
-    def __init__(self, directory: Path, *, certificate: str, key: str, ca: str) -> None:
+    def __init__(
+        self, directory: Path, *, certificate: str, key: str, ca: str, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.ca = ca
+        self.account_key = base64.b64encode(secrets.token_bytes(64)).decode()
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.bind((host, port))
             port = free.getsockname()[1]
-        self._address = ("127.0.0.1", port)
-        self.account_url = f"https://127.0.0.1:{port}/{ACCOUNT}"
+        self._address = (host, port)
+        self.account_url = f"https://{host}:{port}/{ACCOUNT}"
         self._log = directory / "azurite.log"
         arguments = [
-            *("--blobHost", "127.0.0.1", "--blobPort", str(port)),
+            *("--blobHost", host, "--blobPort", str(port)),
             *("--oauth", "basic", "--cert", certificate, "--key", key),
             *("--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"),
         ]
@@ -46,12 +51,18 @@ class Azurite:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={"PATH": os.environ["PATH"], "HOME": str(directory)},
+                env={
+                    "PATH": os.environ["PATH"],
+                    "HOME": str(directory),
+                    "AZURITE_ACCOUNTS": f"{ACCOUNT}:{self.account_key}",
+                },
             )
         self._await_answer()
 
     def _await_answer(self) -> None:
         context = ssl.create_default_context(cafile=self.ca)
+        # Where it is is known; its certificate is of the names that clients use.
+        context.check_hostname = False
         deadline = time.monotonic() + START_SECONDS
         while True:
             connection = http.client.HTTPSConnection(*self._address, context=context, timeout=10)

@@ -34,6 +34,22 @@ def azurite() -> str:
     return str(path)
 
 
+def installed(name: str, inside: str) -> str:
+    """What `tests/setup clients` put into `.tools/NAME`."""
+    path = ROOT / ".tools" / name / inside
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there: run `tests/setup clients`")
+    return str(path)
+
+
+def crates() -> str:
+    """The program of `tests/clients/rust`: `JOBCRED_RUST_SDKS` if that is set, else what `make test-clients` built."""
+    path = Path(os.environ.get("JOBCRED_RUST_SDKS") or ROOT / "target" / "sdks" / "release" / "unmodified-sdks")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not built: run `make test-clients`, or set JOBCRED_RUST_SDKS")
+    return str(path)
+
+
 def system(name: str) -> str:
     """A program of the system."""
     path = shutil.which(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,6 +43,34 @@ class Finished:
 
     def lines_of_json(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.stdout.splitlines() if line.startswith("{")]
+
+
+@dataclass
+class Conversation:
+    """A program that is asked by lines of JSON, and answers by lines of JSON."""
+
+    process: subprocess.Popen[str]
+    log: Path
+    said: list[str] = field(default_factory=list)
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        self.said.append(line)
+        assert line, f"no answer\n{self}"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    @property
+    def stderr(self) -> str:
+        """What the program and jobcred said so far."""
+        return self.log.read_text(errors="replace")
+
+    def __str__(self) -> str:
+        return f"--- answers\n{''.join(self.said)}--- stderr\n{self.stderr}"
 
 
 @dataclass
@@ -105,6 +134,30 @@ class Scene:
         self.scan(done.stdout + b"\n" + done.stderr)
         return Finished(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
+    @contextmanager
+    def conversation(
+        self, command: Sequence[str], environment: Mapping[str, str], *, prefix: Sequence[str] = OWN_RUN
+    ) -> Iterator[Conversation]:
+        """Runs a program that answers each line of its input by one of its output, for as long as the block lasts."""
+        log = self.directory / f"conversation-{time.monotonic_ns()}.log"
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [*prefix, *command],
+                env=dict(environment),
+                cwd=self.directory,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            talk = Conversation(process, log)
+            try:
+                yield talk
+            finally:
+                rest, _ = process.communicate(timeout=RUN_SECONDS)
+        self.scan(("".join(talk.said) + rest).encode() + log.read_bytes())
+        assert process.returncode == 0, str(talk)
+
     def job(self, arguments: Sequence[str], platform: Mapping[str, str], *options: str) -> Finished:
         """`jobcred run -- COMMAND`, with what the platform would set."""
         return self.run([places.built("jobcred"), "run", *options, "--", *arguments], self.environment(platform))
@@ -144,6 +197,12 @@ class Scene:
             if any(form in output for form in forms):
                 leaks.append({"name": f"secret {index}", "form": "whole or in part"})
         assert leaks == [], f"secrets show in the output: {leaks}"
+
+
+def answered(log: str, dialect: str) -> int:
+    """How many tokens jobcred gave by this dialect, as its log has it."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", log).splitlines()
+    return sum(" answered " in line and f'dialect="{dialect}"' in line for line in lines)
 
 
 def python(script: str, *arguments: str) -> list[str]:

@@ -1,0 +1,102 @@
+"""The libraries that training data is read with, as users write it: no endpoint, no key, the account's usual name.
+
+The account is the emulator, at the name and port that Azure's have, with certificates that the system trusts.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import places
+from azurite import ACCOUNT, Azurite
+from catalogue import LIBRARIES, Library, setting
+from doubles import Doubles
+from platforms import platform
+from scene import answered, python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from scene import Scene
+
+STORAGE = "127.0.0.2"
+LIFETIME = 3600
+CASES = [(library, dialect) for library in LIBRARIES for dialect in library.dialects]
+# Where libraries with a TLS of their own look for the system's roots.
+ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+# A `/run` of its own, the account's name, and its issuer among the system's. The hosts of the namespace around it are a
+# mount already, of a file that has no name any more.
+SCRIPT = f"""
+mount -t tmpfs -o mode=755 tmpfs /run
+umount /etc/hosts
+mount --bind "$1" /etc/hosts
+mount --bind "$2" {ROOTS}
+shift 2
+exec "$@"
+"""
+MACHINE = ("unshare", "--mount", "sh", "-e", "-c", SCRIPT, "sh")
+
+
+class Account:
+    """The storage account, with the training data in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.hosts = directory / "hosts"
+        self.hosts.write_text(
+            f"127.0.0.1 localhost\n{STORAGE} {ACCOUNT}.blob.core.windows.net {ACCOUNT}.dfs.core.windows.net\n"
+        )
+        # For its certificates alone.
+        with Doubles(directory, {}) as certificates:
+            ready = certificates.ready
+            self.azurite = Azurite(
+                directory, certificate=ready["certificate"], key=ready["key"], ca=ready["ca"], host=STORAGE, port=443
+            )
+        self.ca = directory / "account.pem"
+        self.ca.write_text(Path(self.azurite.ca).read_text())
+
+    def prefix(self, ca: Path) -> list[str]:
+        return [*MACHINE, str(self.hosts), str(ca)]
+
+
+@pytest.fixture(scope="module")
+def account(_isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    made = Account(tmp_path_factory.mktemp("account"))
+    with made.azurite as storage:
+        seed = [places.installed("sdks", "bin/python"), str(places.JOBS / "seed.py"), storage.account_key]
+        ca = str(storage.ca)
+        variables = {"PATH": "/usr/bin:/bin", "REQUESTS_CA_BUNDLE": ca, "SSL_CERT_FILE": ca}
+        subprocess.run([*made.prefix(made.ca), *seed], env=variables, check=True, timeout=120)
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("library", "dialect"), CASES, ids=[f"{library.label}-{dialect}" for library, dialect in CASES]
+)
+def test_a_library_reads_the_data_as_the_jobs_identity(
+    library: Library, dialect: str, account: Account, scene: Callable[..., Scene]
+) -> None:
+    chosen = platform("compute-identity")
+    config = chosen.config(LIFETIME)
+    command = setting(library.wants, library.command())
+    if library.is_fixed:
+        # Nobody else may be at that address then.
+        del config["imds"]
+        command = [*python("metadata_address.py"), *command]
+    machine = scene(config, account.azurite)
+    environment = machine.environment(chosen.environment(machine.doubles, machine.directory))
+    environment |= dict.fromkeys(("NODE_EXTRA_CA_CERTS", "CURL_CA_INFO"), environment["SSL_CERT_FILE"])
+    environment |= {"JOBCRED_DIALECTS": dialect}
+
+    done = machine.run(
+        [places.built("jobcred"), "run", "--", *command], environment, prefix=account.prefix(machine.ca_bundle)
+    )
+
+    assert done.lines_of_json() == [{"rows": 1000, "error": None, "message": None}], str(done)
+    # All of it as the job's identity: one request upstream, by way of jobcred, and nobody asked elsewhere.
+    asked = machine.doubles.requests()
+    assert {name: len(asked[name]) for name in asked if asked[name]} == {"msi": 1}, str(done)
+    assert answered(done.stderr, dialect) >= 1, str(done)
