@@ -53,7 +53,7 @@ class Client:
 
     @property
     def label(self) -> str:
-        return f"{self.package}-{self.kind}".replace("@", "").replace("/", "-")
+        return f"{self.registry}-{self.package}-{self.kind}".replace("/", "-")
 
 
 def venv(name: str, script: str) -> Callable[[], list[str]]:
@@ -183,7 +183,8 @@ class Library:
 
     @property
     def label(self) -> str:
-        return f"{self.package}-{self.name}".translate({ord(letter): None for letter in "@`/ ,():.'"})
+        plain = "".join(letter for letter in self.name if letter.isalnum() or letter == "_")
+        return f"{self.registry}-{self.package}-{plain}".replace("/", "-")
 
 
 def reader(name: str) -> Callable[[], list[str]]:

@@ -9,6 +9,7 @@ import pytest
 import isolation
 from azurite import Azurite
 from doubles import Doubles
+from results import Results
 from scene import Scene
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ def azurite(_isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         ready = certificates.ready
         with Azurite(directory, certificate=ready["certificate"], key=ready["key"], ca=ready["ca"]) as server:
             yield server
+
+
+@pytest.fixture(scope="session")
+def results() -> Results:
+    """What the tests of this session found out about clients."""
+    return Results()
 
 
 @pytest.fixture

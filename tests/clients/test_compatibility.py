@@ -14,6 +14,7 @@ from scene import answered
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from results import Results
     from scene import Scene
 
 LIFETIME = 3600
@@ -30,7 +31,9 @@ def inside(client: Client, dialect: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("client", "dialect"), CASES, ids=[f"{c.label}-{d}" for c, d in CASES])
-def test_a_client_gets_the_identity_it_asks_for(client: Client, dialect: str, scene: Callable[..., Scene]) -> None:
+def test_a_client_gets_the_identity_it_asks_for(
+    client: Client, dialect: str, scene: Callable[..., Scene], results: Results
+) -> None:
     chosen = platform("user-identity" if dialect == ON_BEHALF_OF else "compute-identity")
     machine = scene(chosen.config(LIFETIME))
     environment = chosen.environment(machine.doubles, machine.directory) | {"JOBCRED_DIALECTS": dialect}
@@ -53,9 +56,11 @@ def test_a_client_gets_the_identity_it_asks_for(client: Client, dialect: str, sc
             assert len(machine.doubles.requests()["imds"]) == len(requests), str(talk)
         else:
             assert all(gap.message in str(answer["message"]) for answer in answers), str(talk)
+        results.dialects[client.label, dialect] = gap.text
         return
     assert whose == [wanted for _, wanted in requests], str(talk)
     assert answered(talk.stderr, dialect) == len(requests), str(talk)
     # All of it by way of jobcred: one request for each identity, and nobody went anywhere else.
     asked = machine.doubles.requests()
     assert {name: len(asked[name]) for name in asked if asked[name]} == {chosen.endpoint: len(requests)}, str(asked)
+    results.dialects[client.label, dialect] = "works"
