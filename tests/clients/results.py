@@ -94,16 +94,16 @@ class Results:
 INTRODUCTION = [
     "# Compatibility",
     "",
-    "Which unmodified clients get their tokens from jobcred, and how. Made by `make test-clients` from what it ran (with",
-    "`UPDATE_DOCS=1`); the same tests fail when this page says something else than they found. What the columns are is",
-    "in [dialects.md](dialects.md).",
+    "Which unmodified clients get their tokens from jobcred, and how. Made by `make test-clients` of what it ran (with",
+    "`UPDATE_DOCS=1`); the same tests fail when this page says something else than they found. What the columns are",
+    "is in [dialects.md](dialects.md).",
     "",
-    "*works*: it got the job's identity when it named nobody, the identity that it named where it can name one, all of it",
-    "by jobcred's endpoint, and nobody was asked elsewhere. An empty cell: it does not speak that dialect.",
+    "*works*: it got the job's identity when it named nobody, and the identity that it named where it can name one, all",
+    "of it by jobcred's endpoint, and nobody was asked elsewhere. An empty cell: it does not speak that dialect.",
     "",
 ]
 READING = [
-    "Parquet, a Delta table or a text file in a storage account at its usual name, read with nothing said about credentials",
+    "Parquet, a Delta table or a text file in a storage account at its usual name, read with nothing said of credentials",
     "but that there are some. Behind the name is the Azurite emulator, which checks tokens and is asked over TLS.",
 ]
 NO_TOKEN = [

@@ -13,7 +13,7 @@ import pytest
 
 import places
 from azurite import ACCOUNT, Azurite
-from catalogue import LIBRARIES, Library, setting
+from catalogue import APP_SERVICE, LIBRARIES, Library, reader, setting
 from doubles import Doubles
 from platforms import platform
 from scene import answered, python
@@ -87,18 +87,32 @@ def test_a_library_reads_the_data_as_the_jobs_identity(
         # Nobody else may be at that address then.
         del config["imds"]
         command = [*python("metadata_address.py"), *command]
-    machine = scene(config, account.azurite)
+    read(scene(config, account.azurite), account, command, dialect)
+    results.libraries[library.label, dialect] = "works"
+
+
+@pytest.mark.parametrize(("tool", "library"), [("adlfs", "adlfs"), ("rclone", "rclone"), ("object_store", "deltalake")])
+def test_what_jobcred_env_says_is_all_that_a_tool_needs(
+    tool: str, library: str, account: Account, scene: Callable[..., Scene]
+) -> None:
+    chosen = platform("compute-identity")
+    shell = 'settings="$(jobcred env --for "$1")" && eval "$settings" && shift && exec "$@"'
+    command = ["sh", "-c", shell, "sh", tool, *reader(library)()]
+    read(scene(chosen.config(LIFETIME), account.azurite), account, command, APP_SERVICE)
+
+
+def read(machine: Scene, account: Account, command: list[str], dialect: str) -> None:
+    """Runs a program that reads the data, and looks whose tokens it did so with."""
+    chosen = platform("compute-identity")
     environment = machine.environment(chosen.environment(machine.doubles, machine.directory))
     environment |= dict.fromkeys(("NODE_EXTRA_CA_CERTS", "CURL_CA_INFO"), environment["SSL_CERT_FILE"])
     environment |= {"JOBCRED_DIALECTS": dialect}
 
-    done = machine.run(
-        [places.built("jobcred"), "run", "--", *command], environment, prefix=account.prefix(machine.ca_bundle)
-    )
+    job = [places.built("jobcred"), "run", "--", *command]
+    done = machine.run(job, environment, prefix=account.prefix(machine.ca_bundle))
 
     assert done.lines_of_json() == [{"rows": 1000, "error": None, "message": None}], str(done)
     # All of it as the job's identity: one request upstream, by way of jobcred, and nobody asked elsewhere.
     asked = machine.doubles.requests()
     assert {name: len(asked[name]) for name in asked if asked[name]} == {"msi": 1}, str(done)
     assert answered(done.stderr, dialect) >= 1, str(done)
-    results.libraries[library.label, dialect] = "works"

@@ -28,6 +28,11 @@ impl Tool {
         }
     }
 
+    /// A name of its own for what `IDENTITY_ENDPOINT` says.
+    pub(super) fn name_of_endpoint(self) -> Option<&'static str> {
+        (self == Self::ObjectStore).then_some("AZURE_MSI_ENDPOINT")
+    }
+
     /// Why, line by line.
     pub(super) fn why(self) -> &'static [&'static str] {
         match self {
@@ -49,8 +54,8 @@ impl Tool {
                 "IDENTITY_ENDPOINT; newer ones do so anyway.",
             ],
             Self::ObjectStore => &[
-                "MicrosoftAzureBuilder::from_env() reads IDENTITY_ENDPOINT, and IDENTITY_HEADER when it asks; new() reads",
-                "neither. No key, SAS or client secret may be set: each of them comes first.",
+                "MicrosoftAzureBuilder::from_env() reads IDENTITY_ENDPOINT, delta-rs AZURE_MSI_ENDPOINT alone: without it, that one asks",
+                "169.254.169.254. Both send IDENTITY_HEADER. No key, SAS or client secret may be set: each of them comes first.",
             ],
         }
     }

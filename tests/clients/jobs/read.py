@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,9 @@ def azure_storage_blob_aio() -> int:
 def adlfs() -> int:
     import fsspec
 
-    with fsspec.open(f"abfs://data/{FILE}", account_name=ACCOUNT, anon=False) as file:
+    # Without `anon`, it is what AZURE_STORAGE_ANON says.
+    options = {} if "AZURE_STORAGE_ANON" in os.environ else {"anon": False}
+    with fsspec.open(f"abfs://data/{FILE}", account_name=ACCOUNT, **options) as file:
         return rows(file.read())
 
 
@@ -120,7 +123,9 @@ def rclone_debian() -> int:
 
 
 def of_rclone(program: str) -> int:
-    arguments = ["cat", ":azureblob:data/train.csv", "--azureblob-account", ACCOUNT, "--azureblob-use-msi"]
+    arguments = ["cat", ":azureblob:data/train.csv", "--azureblob-account", ACCOUNT]
+    if "RCLONE_AZUREBLOB_USE_MSI" not in os.environ:
+        arguments.append("--azureblob-use-msi")
     done = subprocess.run([program, "--config", "", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(done.stderr)

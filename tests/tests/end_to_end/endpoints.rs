@@ -391,7 +391,7 @@ fn a_shell_is_led_to_the_endpoint_by_env() {
         ("adlfs", "AZURE_STORAGE_ANON='false'"),
         ("rclone", "RCLONE_AZUREBLOB_USE_MSI='true'"),
         ("az", "AZURE_CORE_USE_MSAL_MANAGED_IDENTITY='true'"),
-        ("object_store", "IDENTITY_ENDPOINT="),
+        ("object_store", "AZURE_MSI_ENDPOINT="),
     ] {
         let output = node.world.jobcred(&["env", "--for", tool]).declared().run();
         let text = output.succeeded().stdout;
