@@ -103,12 +103,12 @@ INTRODUCTION = [
     "",
 ]
 READING = [
-    "Parquet, a Delta table or a text file in a storage account at its usual name, read with nothing said of credentials",
-    "but that there are some. Behind the name is the Azurite emulator, which checks tokens and is asked over TLS.",
+    "Parquet, a Delta table or a text file in a storage account at its usual name; nothing is said of credentials, but",
+    "that there are some. Behind the name is the Azurite emulator, which checks tokens and is asked over TLS.",
 ]
 NO_TOKEN = [
-    "What a user sees. *Once*: the client asked jobcred once, and its error has jobcred's reason in it. Throttling and",
-    "outages are the platform's; jobcred asks again for all processes together. An empty cell: not tried.",
+    "What a user sees. *Once*: the client asked jobcred once, and its error has jobcred's reason in it. Throttling",
+    "and outages are the platform's; jobcred asks again for all processes together. An empty cell: not tried.",
 ]
 CLOSING = [
     "Where a client has no way to be led to jobcred, `JobCredential`, `jobcred token` and the libraries for Rust and C",
