@@ -98,7 +98,7 @@ INTRODUCTION = [
     "`UPDATE_DOCS=1`); the same tests fail when this page says something else than they found. What the columns are",
     "is in [dialects.md](dialects.md).",
     "",
-    "*works*: it got the job's identity when it named nobody, and the identity that it named where it can name one, all",
+    "*works*: it got the job's identity when it named nobody, and the one that it named where it can name one, all",
     "of it by jobcred's endpoint, and nobody was asked elsewhere. An empty cell: it does not speak that dialect.",
     "",
 ]
