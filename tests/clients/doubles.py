@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+# They read a megabyte at a time; no secret is as long as the seam.
+_SCANNED_BYTES = 512 * 1024
+_SEAM_BYTES = 64 * 1024
+
 
 class Doubles:
     """A set of doubles, made from the options of tests/README.md."""
@@ -61,6 +65,11 @@ class Doubles:
         """One of the requests that change something: `order("/mint", mint="imds", lifetime=5)`."""
         return self._call("POST", path, json.dumps(order).encode())
 
+    def record(self, endpoint: str) -> dict[str, Any]:
+        """What one endpoint was asked, how many connections it took, and the most requests at once."""
+        answer: dict[str, Any] = self._call("GET", f"/requests?endpoint={endpoint}")[endpoint]
+        return answer
+
     def requests(self) -> dict[str, list[dict[str, Any]]]:
         """What every endpoint was asked, by endpoint."""
         answer = self._call("GET", "/requests")
@@ -77,5 +86,8 @@ class Doubles:
 
     def leaks(self, text: bytes) -> list[Any]:
         """The secrets of these doubles that show in `text`, by name."""
-        leaks: list[Any] = self._call("POST", "/scan", text)
+        leaks: list[Any] = []
+        for start in range(0, max(len(text), 1), _SCANNED_BYTES):
+            # A piece reaches into the next, so that a secret on the seam is found whole.
+            leaks += self._call("POST", "/scan", text[start : start + _SCANNED_BYTES + _SEAM_BYTES])
         return leaks

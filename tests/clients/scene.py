@@ -82,6 +82,8 @@ class Scene:
     azurite: Azurite | None = None
     # Tokens that no double knows of: the sandbox makes its own.
     more_secrets: list[str] = field(default_factory=list)
+    # How long a program may run.
+    longest_run: float = RUN_SECONDS
 
     @property
     def ca_bundle(self) -> Path:
@@ -128,7 +130,7 @@ class Scene:
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=RUN_SECONDS,
+            timeout=self.longest_run,
             check=False,
         )
         self.scan(done.stdout + b"\n" + done.stderr)
