@@ -15,31 +15,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bursts import PROCESSES, imds_burst, python_burst
+from programs import AZURE_IDENTITY, JOBCRED
 from servers import Connection, Doubles, agent, binary, environment
-from timing import MeasureError, in_turns, resident_kib
+from table import Row, at_most, print_table, times_faster
+from timing import MeasureError, in_turns, not_pinned, resident_kib, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCOPE = "https://storage.azure.com/.default"
 TOKEN = "/v1/token?resource=https%3A%2F%2Fstorage.azure.com%2F"
 REGISTRY = "myregistry.azurecr.io"
-PROCESSES = 64
-BURSTS = 3
 ROUNDS = 15
 QUIET = 65
 MIB = 1024
 
-# Each prints the milliseconds from before its import to after its first token, and its resident memory in KiB.
-JOBCRED = f"from jobcred import JobCredential; JobCredential().get_token({SCOPE!r})"
-AZURE_IDENTITY = (
-    "import os; from azure.identity import ManagedIdentityCredential; "
-    f"ManagedIdentityCredential(client_id=os.environ['DEFAULT_IDENTITY_CLIENT_ID']).get_token({SCOPE!r})"
-)
+# Prints the milliseconds from before `code` to after it, and the process's resident memory in KiB.
 SELF_REPORT = """
 import time
 start = time.perf_counter()
@@ -71,58 +65,13 @@ print(time.perf_counter() - start)
 WORK = [("a CPU-bound command", CPU_BOUND), ("a command that starts 300 processes", FORK_HEAVY)]
 
 
-@dataclass
-class Row:
-    """One line of the table."""
-
-    what: str
-    measured: str
-    reference: str = ""
-    ratio: str = ""
-    limit: str = ""
-    is_met: bool | None = None
-
-    def cells(self) -> list[str]:
-        verdict = {None: "", True: "met", False: "missed"}[self.is_met]
-        return [self.what, self.measured, self.reference, self.ratio, self.limit, verdict]
-
-
-def at_most(what: str, value: float, reference: float, limit: float, *, unit: str, name: str) -> Row:
-    ratio = value / reference
-    return Row(
-        what, f"{value:.2f} {unit}", f"{reference:.2f} {unit} ({name})", f"{ratio:.2f}", f"<= {limit}", ratio <= limit
-    )
-
-
-def times_faster(what: str, value: float, reference: float, limit: float, *, unit: str, name: str) -> Row:
-    ratio = reference / value
-    return Row(
-        what,
-        f"{value:.2f} {unit}",
-        f"{reference:.2f} {unit} ({name})",
-        f"{ratio:.1f}x faster",
-        f">= {limit}x",
-        ratio >= limit,
-    )
-
-
 def hit(_: Path) -> list[Row]:
     """In Rust, since Python would measure itself: `tests/benches/hit.rs`."""
     program = os.environ.get("JOBCRED_BENCH_HIT")
     if not program:
         raise MeasureError("JOBCRED_BENCH_HIT does not name the program; tests/bench sets it")
-    done = subprocess.run(
-        [program],
-        env={"PATH": os.environ["PATH"], "JOBCRED_BIN": binary("jobcred")},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise MeasureError(done.stderr.strip()[-500:])
-    found: dict[str, float] = json.loads(done.stdout)
+    variables = {"PATH": os.environ["PATH"], "JOBCRED_BIN": binary("jobcred")}
+    found: dict[str, float] = json.loads(told([program], variables, timeout=300))
     ratio = found["ratio"]
     return [
         Row(
@@ -175,10 +124,9 @@ def run_start(directory: Path) -> list[Row]:
     ]
 
 
+@not_pinned()
 def throughput(directory: Path) -> list[Row]:
     """A command's own work under `run`, which is idle beside it. Not pinned: a job has all CPUs."""
-    pinned = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
     doubles = Doubles(directory)
     try:
         variables = environment(directory, **doubles.environment)
@@ -190,7 +138,7 @@ def throughput(directory: Path) -> list[Row]:
                 order = [[], [binary("jobcred"), "run", "--quiet", "--"]]
                 taken = {}
                 for prefix in order[:: 1 if turn % 2 else -1]:
-                    taken[bool(prefix)] = told_seconds([*prefix, sys.executable, "-S", "-c", work], variables)
+                    taken[bool(prefix)] = float(told([*prefix, sys.executable, "-S", "-c", work], variables))
                 ours.append(taken[True])
                 plain.append(taken[False])
                 ratios.append(taken[True] / taken[False])
@@ -209,17 +157,7 @@ def throughput(directory: Path) -> list[Row]:
             )
     finally:
         doubles.stop()
-        os.sched_setaffinity(0, pinned)
     return rows
-
-
-def told_seconds(command: list[str], variables: dict[str, str]) -> float:
-    done = subprocess.run(
-        command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120
-    )
-    if done.returncode != 0:
-        raise MeasureError(done.stderr.strip()[-500:])
-    return float(done.stdout)
 
 
 def idle(directory: Path) -> list[Row]:
@@ -331,76 +269,8 @@ def python_first_token(directory: Path) -> list[Row]:
 
 
 def self_report(code: str, variables: dict[str, str]) -> tuple[float, int]:
-    done = subprocess.run(
-        [sys.executable, "-c", SELF_REPORT.format(code=code)],
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    if done.returncode != 0:
-        raise MeasureError(done.stderr.strip()[-500:])
-    milliseconds, kib = done.stdout.split()
+    milliseconds, kib = told([sys.executable, "-c", SELF_REPORT.format(code=code)], variables).split()
     return float(milliseconds), int(kib)
-
-
-def python_burst(directory: Path) -> list[Row]:
-    """Not pinned: a job's processes have all CPUs."""
-    pinned = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    doubles = Doubles(directory)
-    try:
-        variables = environment(directory, **doubles.environment)
-        ours, azure, our_requests, azure_requests = [], [], [], []
-        for _ in range(BURSTS):
-            # A new agent each time: it holds no token, so the one request upstream is part of what is measured.
-            with agent(variables):
-                doubles.take_count()
-                ours.append(burst(JOBCRED, variables))
-                our_requests.append(doubles.take_count())
-            azure.append(burst(AZURE_IDENTITY, variables))
-            azure_requests.append(doubles.take_count())
-        bare = burst("pass", variables)
-    finally:
-        doubles.stop()
-        os.sched_setaffinity(0, pinned)
-    our_count, azure_count = max(our_requests), max(azure_requests)
-    our_time, azure_time = statistics.median(ours), statistics.median(azure)
-    what = f"{PROCESSES} Python processes, one token each"
-    return [
-        times_faster(f"{what}: wall", our_time, azure_time, 6, unit="s", name="azure-identity"),
-        Row("  of it, starting bare interpreters", f"{bare:.2f} s"),
-        Row(
-            f"{what}: upstream",
-            f"{our_count} request{'s' if our_count != 1 else ''}",
-            f"{azure_count} requests (azure-identity)",
-            limit="= 1",
-            is_met=set(our_requests) == {1},
-        ),
-    ]
-
-
-def burst(code: str, variables: dict[str, str]) -> float:
-    """Seconds until all have ended that were started at once."""
-    command = [sys.executable, "-c", code]
-    actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
-    start = time.perf_counter()
-    pids = [os.posix_spawn(command[0], command, variables, file_actions=actions) for _ in range(PROCESSES)]
-    ends = [os.waitpid(pid, 0)[1] for pid in pids]
-    seconds = time.perf_counter() - start
-    failed = sum(1 for end in ends if end != 0)
-    if failed:
-        raise MeasureError(f"{failed} of {PROCESSES} processes got no token")
-    return seconds
-
-
-def print_table(rows: list[Row]) -> None:
-    lines = [["what", "measured", "reference", "ratio", "limit", "verdict"], *(row.cells() for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
 
 
 def conditions(cpu: int) -> str:
@@ -415,6 +285,7 @@ def conditions(cpu: int) -> str:
 MEASUREMENTS: list[Callable[[Path], list[Row]]] = [
     hit,
     python_burst,
+    imds_burst,
     python_first_token,
     docker_helper,
     run_start,

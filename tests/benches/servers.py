@@ -68,11 +68,13 @@ def agent(variables: dict[str, str], *arguments: str) -> Iterator[int]:
 
 
 class Doubles:
-    """The double of the Azure ML endpoint, in a process of its own."""
+    """The double of the Azure ML endpoint, or what `config` says, in a process of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, config: dict[str, Any] | None = None) -> None:
+        file = directory / "doubles.json"
+        file.write_text(json.dumps(config or {"azure_ml": {}}), encoding="ascii")
         self._process = subprocess.Popen(
-            [binary("jobcred-doubles"), "--directory", str(directory), "azure_ml"],
+            [binary("jobcred-doubles"), "--directory", str(directory), "--config", str(file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -82,7 +84,7 @@ class Doubles:
         if not line:
             raise MeasureError("the doubles did not start")
         self._ready: dict[str, Any] = json.loads(line)
-        self.environment: dict[str, str] = self._ready["azure_ml"]["environment"]
+        self.environment: dict[str, str] = self._ready.get("azure_ml", {}).get("environment", {})
 
     def stop(self) -> None:
         # It serves until its standard input ends.
@@ -90,9 +92,13 @@ class Doubles:
 
     def take_count(self) -> int:
         """How many token requests there were since the last call."""
-        requests = self._call("GET", "/requests?endpoint=msi")["msi"]["requests"]
+        return len(self.take_requests("msi"))
+
+    def take_requests(self, endpoint: str) -> list[dict[str, Any]]:
+        """What an endpoint was asked since the last call."""
+        requests: list[dict[str, Any]] = self._call("GET", f"/requests?endpoint={endpoint}")[endpoint]["requests"]
         self._call("POST", "/clear")
-        return len(requests)
+        return requests
 
     def _call(self, method: str, path: str) -> Any:
         connection = http.client.HTTPConnection(urlsplit(self._ready["control"]).netloc, timeout=PATIENCE)

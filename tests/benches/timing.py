@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class MeasureError(Exception):
@@ -28,6 +34,22 @@ def once(command: list[str], environment: dict[str, str], stdin: str = os.devnul
     return seconds
 
 
+def told(command: list[str], environment: dict[str, str], timeout: float = 120) -> str:
+    """What a process prints, which is a measurement of its own. A failure of it is one of ours."""
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+    if done.returncode != 0:
+        raise MeasureError(done.stderr.strip()[-500:])
+    return done.stdout
+
+
 def in_turns(
     commands: list[list[str]], environment: dict[str, str], *, runs: int, warm_up: int = 3, stdin: str = os.devnull
 ) -> list[float]:
@@ -47,3 +69,14 @@ def resident_kib(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
     raise MeasureError(f"process {pid} has no resident memory")
+
+
+@contextmanager
+def not_pinned() -> Iterator[None]:
+    """For a job's own processes, which have all CPUs."""
+    pinned = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, pinned)
