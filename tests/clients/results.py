@@ -36,6 +36,7 @@ class Results:
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
     # Without jobcred, and with it.
     contrast: dict[str, tuple[str, str]] = field(default_factory=dict)
+    burst: dict[str, str] = field(default_factory=dict)
 
     def missing(self, rows: list[str], failures: list[tuple[str, str]]) -> list[str]:
         """What a whole page needs, and was not run or did not pass."""
@@ -43,6 +44,7 @@ class Results:
             *(f"{c.label} by {d}" for c in CLIENTS for d in c.dialects if (c.label, d) not in self.dialects),
             *(f"{b.label} by {d}" for b in LIBRARIES for d in b.dialects if (b.label, d) not in self.libraries),
             *(f"{label}, {failure}" for label, failure in failures if (label, failure) not in self.failures),
+            *(f"a burst {way} jobcred" for way in ("with", "without") if way not in self.burst),
             *(f"{row}, side by side" for row in rows if row not in self.contrast),
         ]
 
@@ -50,8 +52,9 @@ class Results:
         return "\n".join([*INTRODUCTION, *self._clients(), *self._libraries(), *self._failures(), *CLOSING])
 
     def block(self, rows: list[str]) -> str:
-        lines = ["| on a compute cluster | without jobcred | with jobcred |", "|---|---|---|"]
+        lines = ["| program | without jobcred | with jobcred |", "|---|---|---|"]
         lines += [f"| {row} | {self.contrast[row][0]} | {self.contrast[row][1]} |" for row in rows]
+        lines += [f"| 64 Python processes at once, on a VM | {self.burst['without']} | {self.burst['with']} |"]
         return "\n".join([BEGIN, *lines, END])
 
     def _clients(self) -> list[str]:
