@@ -17,7 +17,7 @@ pub use held::Held;
 pub use http::Answer;
 pub use nested::{in_namespace_with_hosts, in_namespace_with_imds};
 pub use process::{Output, Process};
-pub use sdk::{SdkRequest, send_raw};
+pub use sdk::{SdkRequest, exchange, read_answer};
 pub use world::{Call, World};
 
 use std::time::Duration;

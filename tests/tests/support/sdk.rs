@@ -1,7 +1,7 @@
 //! What SDKs send to an identity endpoint, in plain bytes.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use url::Url;
 
@@ -58,6 +58,12 @@ impl SdkRequest {
     }
 
     pub fn try_send(&self) -> io::Result<Answer> {
+        let (_, read) = exchange(&self.url, self.text().as_bytes(), false)?;
+        read_answer(read)
+    }
+
+    /// What goes over the connection.
+    pub fn text(&self) -> String {
         let query = self.url.query().map(|query| format!("?{query}"));
         let target = format!("{}{}", self.url.path(), query.unwrap_or_default());
         let mut text = format!("{} {target} HTTP/1.1\r\n", self.method);
@@ -65,23 +71,37 @@ impl SdkRequest {
             text.extend([name.as_str(), ": ", value.as_str(), "\r\n"]);
         }
         text.push_str("\r\n");
-        send_raw(&self.url, text.as_bytes())
+        text
     }
 }
 
-/// Sends these bytes, and reads an answer until the connection is closed.
-pub fn send_raw(url: &Url, bytes: &[u8]) -> io::Result<Answer> {
+/// Sends these bytes, and nothing more with `is_all`, and reads until the connection is closed: where it came from, and what was read.
+pub fn exchange(url: &Url, bytes: &[u8], is_all: bool) -> io::Result<(SocketAddr, Vec<u8>)> {
     let mut stream = TcpStream::connect((url.host_str().unwrap(), url.port().unwrap()))?;
     stream.set_read_timeout(Some(HUNG))?;
-    stream.write_all(bytes)?;
+    let own = stream.local_addr()?;
+    // An agent that has read enough may close before all of it is sent.
+    let is_closed = |error: &io::Error| {
+        let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+        kinds.contains(&error.kind())
+    };
+    match stream.write_all(bytes) {
+        Err(error) if !is_closed(&error) => return Err(error),
+        _ => {}
+    }
+    if is_all {
+        stream.shutdown(Shutdown::Write)?;
+    }
     let mut read = Vec::new();
     match stream.read_to_end(&mut read) {
-        Ok(_) => {}
-        // Closed with bytes of ours unread.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-        Err(error) => return Err(error),
+        Err(error) if !is_closed(&error) => Err(error),
+        _ => Ok((own, read)),
     }
-    let text = String::from_utf8(read).map_err(io::Error::other)?;
+}
+
+/// The one answer that these bytes are.
+pub fn read_answer(bytes: Vec<u8>) -> io::Result<Answer> {
+    let text = String::from_utf8(bytes).map_err(io::Error::other)?;
     let (head, body) = text
         .split_once("\r\n\r\n")
         .ok_or(io::ErrorKind::UnexpectedEof)?;

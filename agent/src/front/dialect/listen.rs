@@ -4,15 +4,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jobcred_wire::MAX_HEADER_BYTES;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::{Caller, IdentityEndpoint};
+use crate::front::reply::Reply;
 use crate::front::seldom::Seldom;
 use crate::front::serve::{ForeignCount, ForeignGuard, MAX_HEADERS};
 use crate::peer::OVERFLOW_UID;
@@ -81,7 +85,7 @@ pub(super) async fn listen(
         };
         let endpoint = Arc::clone(&endpoint);
         connections.spawn(async move {
-            serve(stream, caller, endpoint).await;
+            serve(stream, caller, |request| endpoint.answer(caller, request)).await;
             drop((slot, guard));
         });
     }
@@ -121,10 +125,14 @@ async fn accept(
     Ok((stream, caller, slot))
 }
 
-async fn serve(stream: TcpStream, caller: Caller, endpoint: Arc<IdentityEndpoint>) {
-    let service = service_fn(move |request| {
-        let endpoint = Arc::clone(&endpoint);
-        async move { Ok::<_, std::convert::Infallible>(endpoint.answer(caller, request).await) }
+async fn serve<A: Future<Output = Reply>>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    caller: Caller,
+    answer: impl Fn(Request<Incoming>) -> A,
+) {
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async move { Ok::<_, std::convert::Infallible>(answer.await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -134,8 +142,13 @@ async fn serve(stream: TcpStream, caller: Caller, endpoint: Arc<IdentityEndpoint
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .await;
-    if let Err(error) = served {
-        tracing::debug!(%caller, %error, "connection ended");
+    match served {
+        Ok(()) => {}
+        // hyper has answered with a status alone, so this is all that is ever said of it.
+        Err(error) if error.is_parse() => {
+            tracing::info!(%caller, %error, "a request that cannot be read is turned away");
+        }
+        Err(error) => tracing::debug!(%caller, %error, "connection ended"),
     }
 }
 
@@ -144,10 +157,32 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::Arc;
 
+    use http::Response;
+    use http_body_util::Either;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::Semaphore;
+    use tokio::time::Instant;
 
-    use super::accept;
+    use super::{Caller, HEADER_TIMEOUT, accept, serve};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_never_comes_is_not_waited_for_without_end() {
+        for sent in ["", "GET /msi", "GET /msi/token HTTP/1.1\r\nhost: x\r\n"] {
+            let (mut near, far) = duplex(1024);
+            let caller = Caller {
+                uid: Some(77),
+                address: (Ipv4Addr::LOCALHOST, 1).into(),
+            };
+            near.write_all(sent.as_bytes()).await.unwrap();
+            let start = Instant::now();
+            let answer = |_| async { Response::new(Either::Left("never".into())) };
+            let served = serve(far, caller, answer);
+            let (mut read, ()) = (Vec::new(), served.await);
+            near.read_to_end(&mut read).await.unwrap();
+            assert_eq!((start.elapsed(), read.len()), (HEADER_TIMEOUT, 0), "{sent}");
+        }
+    }
 
     #[tokio::test]
     async fn an_endpoint_where_nobody_asks_keeps_no_slot_from_the_others() {
