@@ -11,6 +11,8 @@ pub mod config;
 pub mod error;
 pub mod front;
 pub mod journal;
+#[cfg(test)]
+mod mutation;
 pub mod peer;
 pub mod platform;
 pub mod policy;

@@ -241,9 +241,11 @@ fn time(claims: &Map<String, Value>, name: &str) -> Option<UnixTime> {
 mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::{Principal, PrincipalKind, is_guid, jwt_expiry};
+    use super::{Principal, PrincipalKind, is_guid, jwt_expiry, jwt_issued};
+    use crate::mutation::near;
     use crate::platform::UnixTime;
 
     const OID: &str = "11111111-2222-3333-4444-555555555555";
@@ -381,6 +383,43 @@ mod tests {
                 Some(UnixTime::from_secs(end)),
                 "{now}"
             );
+        }
+    }
+
+    fn claims() -> impl Strategy<Value = Vec<u8>> {
+        near(vec![
+            json!({"oid": OID, "appid": OID, "tid": OID, "aud": "https://storage.azure.com/", "exp": 1_800_003_600, "iat": 1_800_000_000}).to_string(),
+            json!({"oid": OID, "azp": OID, "aud": ["a", "b"], "idtyp": "user", "upn": "someone@example.org", "exp": 1.8e9}).to_string(),
+            json!({"sub": OID, "oid": OID, "roles": [], "jobcred_sandbox": true, "exp": u64::MAX}).to_string(),
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn nearly_claims_give_ids_and_times_that_can_be(payload in claims(), now in 0..4_000_000_000_i64) {
+            let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(&payload));
+            let now = UnixTime::from_secs(now);
+            if let Some(principal) = Principal::from_token(&token) {
+                let ids = [&principal.object_id, &principal.app_id, &principal.tenant_id];
+                for id in ids.into_iter().flatten() {
+                    prop_assert!(id.len() <= 64 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{}", id);
+                }
+                let wire = principal.to_wire();
+                prop_assert_eq!(Principal::from_wire(&wire).to_wire(), wire);
+            }
+            if let Some(end) = jwt_expiry(&token, now)
+                && let Some(issued) = jwt_issued(&token).filter(|issued| now < *issued)
+            {
+                let life = jwt_expiry(&token, issued).unwrap().since(issued);
+                prop_assert!(end <= now + life);
+            }
+        }
+
+        #[test]
+        fn nearly_a_token_is_read_or_opaque(token in near(vec![token(&json!({"oid": OID, "exp": 5}))])) {
+            if let Ok(token) = std::str::from_utf8(&token) {
+                let _ = (Principal::from_token(token), jwt_expiry(token, UnixTime::default()));
+            }
         }
     }
 

@@ -328,6 +328,53 @@ mod tests {
     }
 
     proptest! {
+        /// However the bytes arrive, the same is read of them.
+        #[test]
+        fn pieces_change_nothing(
+            length in proptest::option::of(0..9_usize),
+            other in proptest::sample::select(vec!["", "Connection: close\r\n", "Retry-After: 7\r\n", "Content-Length: 3\r\n", "X\r\n"]),
+            status in proptest::sample::select(vec!["200 OK", "204", "503 x", "100 Continue", "2000"]),
+            body in "[a-z\r\n]{0,12}",
+            cuts in proptest::collection::vec(1..60_usize, 0..6),
+        ) {
+            let length = length.map_or_else(String::new, |length| format!("Content-Length: {length}\r\n"));
+            let text = format!("HTTP/1.1 {status}\r\n{length}{other}\r\n{body}");
+            let whole = {
+                let mut reader = AnswerReader::default();
+                match reader.feed(text.as_bytes()) {
+                    Ok(None) => reader.end(),
+                    Ok(Some(answer)) => Ok(answer),
+                    Err(error) => Err(error),
+                }
+            };
+            let mut reader = AnswerReader::default();
+            let mut rest = text.as_bytes();
+            let mut read = Ok(None);
+            for cut in cuts.into_iter().chain([text.len()]) {
+                let (piece, left) = rest.split_at(cut.min(rest.len()));
+                rest = left;
+                read = reader.feed(piece);
+                // Whoever has an answer asks no further; whether more than it has come by then is chance.
+                if !matches!(read, Ok(None)) {
+                    break;
+                }
+            }
+            let read = match read {
+                Ok(None) => reader.end(),
+                Ok(Some(answer)) => Ok(answer),
+                Err(error) => Err(error),
+            };
+            match (whole, read) {
+                (Ok(whole), Ok(read)) => {
+                    prop_assert_eq!((whole.status, whole.retry_after), (read.status, read.retry_after));
+                    prop_assert_eq!(&*whole.body, &*read.body);
+                    prop_assert!(read.keep || !whole.keep);
+                }
+                (Err(_), Err(_)) => {}
+                (whole, read) => prop_assert!(false, "{:?} {:?}", whole, read),
+            }
+        }
+
         #[test]
         fn no_bytes_panic(pieces in proptest::collection::vec(any::<Vec<u8>>(), 0..5)) {
             let mut reader = AnswerReader::default();

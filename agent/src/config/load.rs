@@ -270,3 +270,61 @@ fn apply(
         allowed: wrong.allowed.unwrap_or_else(|| key.allowed.to_owned()),
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{ConfigFile, Override};
+    use crate::config::{Config, KEYS};
+    use crate::mutation::near_text;
+    use crate::platform::Environment;
+
+    /// A file in which a secret stands where none belongs.
+    fn files() -> Vec<String> {
+        let lines = |with: &str| {
+            let plain = KEYS.iter().filter(|key| !key.name.contains('.'));
+            let lines = plain.map(|key| format!("{} = {}\n", key.name, key.example));
+            let mut text: String = lines.collect();
+            text.push_str(with);
+            text
+        };
+        vec![
+            lines("[federated]\nclient_id = \"11111111-2222-3333-4444-555555555555\"\ntenant_id = \"contoso.com\"\n"),
+            lines("[registries.\"myreg.azurecr.io\"]\nanonymous_when_denied = true\n"),
+            "password = \"hunter2hunter2\"\n[registries]\n\"a.azurecr.io\" = 5\nsecret = [\"hunter2hunter2\"]\n".to_owned(),
+            "socket = { hunter2hunter2 = 1 }\nlog = [[\"hunter2hunter2\"]]\nallow_uids = \"1,2\"\n".to_owned(),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn nearly_a_file_is_a_configuration_or_a_report_fit_to_show(text in near_text(files())) {
+            let file = ConfigFile { name: "jobcred.toml", text: &text };
+            if let Err(errors) = Config::load(Some(file), &Environment::default(), &[]) {
+                let report = errors.to_string();
+                prop_assert_eq!(report.lines().count(), 1 + errors.mistakes().len().min(51), "{}", report);
+                prop_assert!(!report.contains("hunter2hunter2\"") && !report.contains('\u{1b}') && !report.contains('\0'), "{}", report);
+                prop_assert!(report.len() < 40_000);
+            }
+        }
+
+        #[test]
+        fn a_variable_and_a_flag_say_the_same(
+            key in proptest::sample::select(KEYS.iter().map(|key| (key.name, key.variable)).collect::<Vec<_>>()),
+            value in near_text(KEYS.iter().map(|key| key.example.trim_matches('"').to_owned()).collect()),
+        ) {
+            // An empty variable is as good as none.
+            prop_assume!(!value.is_empty());
+            let (name, variable) = key;
+            let environment = Environment::from([(variable, value.as_str())]);
+            let flag = Override { flag: "--x", key: name, value: value.clone() };
+            let by_variable = Config::load(None, &environment, &[]);
+            let by_flag = Config::load(None, &Environment::default(), &[flag]);
+            prop_assert_eq!(by_variable.is_ok(), by_flag.is_ok(), "{} = {:?}", name, value);
+            if let (Ok(by_variable), Ok(by_flag)) = (by_variable, by_flag) {
+                prop_assert_eq!(by_variable, by_flag);
+            }
+        }
+    }
+}

@@ -220,7 +220,10 @@ mod tests {
     use std::io;
     use std::path::Path;
 
-    use super::{Claim, DirectoryLock, FileMark, Mark, ONCE, is_claimed, path_of, remove};
+    use proptest::prelude::*;
+
+    use super::{Claim, DirectoryLock, FileMark, Holder, Mark, ONCE, is_claimed, path_of, remove};
+    use crate::mutation::near;
 
     fn mark(fingerprint: &str) -> Mark {
         Mark {
@@ -281,6 +284,18 @@ mod tests {
         assert!(Claim::take(&lock, &socket).is_err());
         remove(&lock, &socket);
         assert!(fs::symlink_metadata(path_of(&socket)).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn nearly_a_claim_tells_all_or_nothing(text in near(vec![
+            r#"{"pid":7,"socket":{"device":1,"inode":2,"changed":[3,4]},"version":"1","fingerprint":"a","namespaces":"net:[1]"}"#.to_owned(),
+        ])) {
+            if let Ok(holder) = serde_json::from_slice::<Holder>(&text) {
+                let written = serde_json::to_vec(&holder).unwrap();
+                prop_assert_eq!(serde_json::from_slice::<Holder>(&written).unwrap(), holder);
+            }
+        }
     }
 
     #[test]

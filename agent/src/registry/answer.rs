@@ -156,3 +156,63 @@ pub(super) fn no_answer(error: &TransportError) -> TokenError {
         _ => token_error.with_issuer_code(name::REFRESH_TOKEN),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+    use jobcred_wire::LoginServer;
+    use proptest::prelude::*;
+
+    use super::{Audience, correlation_id, read_token, refusal};
+    use crate::mutation::near;
+    use crate::platform::UnixTime;
+    use crate::transport::Response;
+
+    const TOKEN: &str =
+        "eyJhbGciOiJSUzI1NiJ9.eyJqdGkiOiIxMjM0NTY3ODkwIn0.c2lnbmF0dXJlLXRoYXQtaXMtbG9uZw";
+
+    fn bodies() -> impl Strategy<Value = Vec<u8>> {
+        near(vec![
+            format!(r#"{{"refresh_token":"{TOKEN}"}}"#),
+            format!(
+                r#"{{"errors":[{{"code":"UNAUTHORIZED","message":"{TOKEN} is not valid","detail":[]}}]}}"#
+            ),
+            format!("<html>{TOKEN}</html>"),
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_is_a_password_or_an_error_without_its_words(
+            status in 200..600_u16,
+            body in bodies(),
+            correlation in "[a-z0-9-]{0,120}|[ -~]{0,20}",
+            retry_after in proptest::option::of("[0-9]{1,25}"),
+        ) {
+            let server = LoginServer::parse("myreg.azurecr.io", &[]).unwrap();
+            let mut headers = HeaderMap::new();
+            let value = HeaderValue::from_str(&correlation).unwrap();
+            headers.insert(HeaderName::from_static("x-ms-correlation-request-id"), value);
+            if let Some(wait) = retry_after {
+                headers.insert(http::header::RETRY_AFTER, HeaderValue::from_str(&wait).unwrap());
+            }
+            let status = StatusCode::from_u16(status).unwrap();
+            let response = Response::new(status, headers, Bytes::from(body), UnixTime::from_secs(0));
+            let errors = [
+                read_token(&server, &response).map(|token| {
+                    assert!(token.expose().bytes().all(|byte| byte.is_ascii_graphic()) && !token.is_empty());
+                }).err(),
+                Some(refusal(&server, &response, Audience::ResourceManager, Some("t"))),
+            ];
+            for error in errors.into_iter().flatten() {
+                let shown = format!("{error} {error:?}");
+                prop_assert!(!TOKEN.as_bytes().windows(8).any(|piece| shown.contains(std::str::from_utf8(piece).unwrap())), "{}", shown);
+                prop_assert!(shown.len() < 2000);
+            }
+            if let Some(id) = correlation_id(&response) {
+                prop_assert!(id.len() <= 100 && !id.contains(' '));
+            }
+        }
+    }
+}

@@ -173,10 +173,58 @@ mod tests {
     use bytes::Bytes;
     use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+    use proptest::prelude::*;
+
     use super::Answer;
+    use crate::mutation::near;
     use crate::platform::UnixTime;
     use crate::storage::Service;
     use crate::transport::Response;
+
+    const TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJodHRwczovL3N0b3JhZ2UuYXp1cmUuY29tIn0.c2lnbmF0dXJlLW9mLTMyLWJ5dGVzLWF0LWxlYXN0";
+
+    fn bodies() -> impl Strategy<Value = Vec<u8>> {
+        near(vec![
+            format!(
+                "\u{feff}<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code><Message>Signature {TOKEN} did not match.\nTime:2023</Message><AuthenticationErrorDetail>{TOKEN}</AuthenticationErrorDetail></Error>"
+            ),
+            format!(
+                r#"{{"error":{{"code":"InvalidAuthenticationInfo","message":"no {TOKEN}","detail":{{"AuthenticationErrorDetail":"&lt;{TOKEN}"}}}}}}"#
+            ),
+            "<Blobs><Blob><Name>a</Name></Blob></Blobs><NextMarker>x</NextMarker>".to_owned(),
+            r#"{"paths":[{"name":"a"}]}"#.to_owned(),
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_answers_its_texts_are_short_plain_and_without_the_token(
+            status in 200..600_u16,
+            body in bodies(),
+            challenge in near(vec![format!("Bearer authorization_uri=https://login.microsoftonline.com/{TENANT}/oauth2/authorize resource_id=x")]),
+            code in near(vec![format!("AuthorizationFailure {TOKEN}")]),
+        ) {
+            for service in [Service::Blob, Service::Dfs] {
+                let mut headers = HeaderMap::new();
+                for (name, value) in [("www-authenticate", &challenge), ("x-ms-error-code", &code), ("etag", &code)] {
+                    if let Ok(value) = HeaderValue::from_bytes(value) {
+                        headers.insert(HeaderName::from_static(name), value);
+                    }
+                }
+                let status = StatusCode::from_u16(status).unwrap();
+                let response = Response::new(status, headers, Bytes::from(body.clone()), UnixTime::from_secs(0));
+                let mut answer = Answer::read(service, &response);
+                answer.redact(TOKEN);
+                for text in [&answer.code, &answer.message, &answer.detail, &answer.etag].into_iter().flatten() {
+                    prop_assert!(text.chars().count() <= 300 && !text.contains(char::is_control), "{:?}", text);
+                    let mut parts = TOKEN.split('.');
+                    let quotes = |part: &str| part.as_bytes().windows(31).any(|piece| text.contains(std::str::from_utf8(piece).unwrap()));
+                    prop_assert!(!parts.any(quotes), "{:?}", text);
+                }
+                prop_assert!(answer.tenant.is_none_or(|tenant| crate::principal::is_guid(&tenant)));
+            }
+        }
+    }
 
     const TENANT: &str = "6f1f3c9a-0d5e-4f0b-9d63-3f2b8f6f7a10";
 

@@ -171,6 +171,8 @@ impl Location {
     fn from_hadoop(url: &Url, default: Service, hints: &Hints<'_>) -> Result<Self, LocationError> {
         let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
         let scheme = url.scheme();
+        // Part of a name here, and a slash in an https URL.
+        let path = url.path().trim_start_matches('/').replace('\\', "%5C");
         let endpoint = |host: &str| {
             let mut endpoint = Url::parse(&format!("https://{host}")).ok()?;
             endpoint.set_port(url.port()).ok()?;
@@ -187,13 +189,13 @@ impl Location {
                 ));
             };
             let base = endpoint(&host).ok_or_else(|| wrong("this is no URL", FORMS))?;
-            let path = format!("{}/{}", url.username(), url.path().trim_start_matches('/'));
+            let path = format!("{}/{path}", url.username());
             return Self::assemble(known.service, Some(known.account), base, &path, true);
         }
         // az://ACCOUNT.blob.core.windows.net/CONTAINER is somebody's form too.
         if let Some(known) = azure_host(&host)? {
             let base = endpoint(&host).ok_or_else(|| wrong("this is no URL", FORMS))?;
-            return Self::assemble(known.service, Some(known.account), base, url.path(), true);
+            return Self::assemble(known.service, Some(known.account), base, &path, true);
         }
         let Some(account) = hints.account else {
             return Err(wrong(
@@ -206,7 +208,7 @@ impl Location {
         let account = account_name(account)?;
         let base = endpoint(&format!("{account}.{}.core.windows.net", default.as_str()))
             .ok_or_else(|| wrong("this is no URL", FORMS))?;
-        let path = format!("{host}/{}", url.path().trim_start_matches('/'));
+        let path = format!("{host}/{path}");
         Self::assemble(default, Some(account), base, &path, true)
     }
 

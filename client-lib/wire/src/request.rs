@@ -329,6 +329,42 @@ mod tests {
             prop_assert_eq!(TokenRequest::from_query(query(&text)), Ok(request));
         }
 
+        /// What is read and written again is read as the same; what is refused is refused without its values.
+        #[test]
+        fn what_is_nearly_a_request_survives_the_wire_or_is_not_repeated(
+            pairs in proptest::collection::vec(
+                (
+                    proptest::sample::select(vec![
+                        "resource", "scope", "client_id", "object_id", "resource_id", "min_validity", "claims", "tenant_id", "server",
+                        "res%6furce", "x", "", "%",
+                    ]),
+                    proptest::sample::select(vec![
+                        "=Zq://a.b/.default", "=Zq", "=", "", "=7", "=%5AqZq", "=Zq%00", "=Zq%", "=Zq%ff", "=Zq+Zq", "=Zq=Zq", "=%e2%82%ac",
+                        "=18446744073709551616", "=Zq%26client_id%3dx", "=Zq;client_id=x",
+                    ]),
+                ),
+                0..5,
+            ),
+            long in proptest::option::of(190..2100_usize),
+        ) {
+            let mut text = pairs.iter().map(|(name, value)| format!("{name}{value}")).collect::<Vec<_>>().join("&");
+            if let Some(long) = long {
+                text.push_str(&"Zq".repeat(long));
+            }
+            let errors = [
+                TokenRequest::from_query(&text).map(|request| {
+                    assert_eq!(TokenRequest::from_query(query(&request.to_path_and_query())), Ok(request));
+                }),
+                RegistryRequest::from_query(&text).map(|request| {
+                    assert_eq!(RegistryRequest::from_query(query(&request.to_path_and_query())), Ok(request));
+                }),
+            ];
+            for error in errors.into_iter().filter_map(Result::err) {
+                let error = error.to_string();
+                prop_assert!(!error.contains("Zq") && error.len() < 120, "{}", error);
+            }
+        }
+
         #[test]
         fn no_query_panics(text in any::<String>()) {
             let _ = TokenRequest::from_query(&text);

@@ -105,9 +105,55 @@ fn invalid(message: &str) -> TokenError {
 #[cfg(test)]
 mod tests {
     use jobcred_wire::NamedIdentity;
+    use proptest::collection::vec;
     use proptest::prelude::*;
+    use proptest::sample::select;
 
     use super::read;
+    use crate::mutation::near_text;
+
+    const IDENTITIES: [&str; 7] = [
+        "client_id",
+        "clientid",
+        "object_id",
+        "principal_id",
+        "mi_res_id",
+        "msi_res_id",
+        "resource_id",
+    ];
+    const OTHERS: [&str; 5] = ["api-version", "scope", "claims", "client-id", ""];
+
+    /// A name in any case, with any of its bytes encoded.
+    fn spelt(name: &'static str) -> impl Strategy<Value = String> {
+        vec(any::<(bool, bool)>(), name.len()).prop_map(|how| {
+            let bytes = name.bytes().zip(how);
+            let spelt = bytes.map(|(byte, (is_upper, is_encoded))| {
+                let byte = if is_upper {
+                    byte.to_ascii_uppercase()
+                } else {
+                    byte
+                };
+                if is_encoded {
+                    format!("%{byte:02x}")
+                } else {
+                    char::from(byte).to_string()
+                }
+            });
+            spelt.collect()
+        })
+    }
+
+    /// A parameter that is known or nearly so: the name it stands for, how it is written, its value.
+    fn parameter() -> impl Strategy<Value = (&'static str, String, String)> {
+        let names = prop_oneof![
+            2 => Just("resource"),
+            2 => select(&IDENTITIES[..]),
+            1 => select(&OTHERS[..]),
+        ];
+        let spellings = names.prop_flat_map(|name| (Just(name), spelt(name)));
+        let value = prop_oneof![4 => "[a-z0-9:/.=-]{1,8}", 1 => Just(String::new()), 1 => Just("clientid".to_owned())];
+        (spellings, value).prop_map(|((name, spelt), value)| (name, spelt, value))
+    }
 
     const ID: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -215,12 +261,52 @@ mod tests {
 
         #[test]
         fn whoever_is_named_is_never_passed_over(
-            name in "(client_id|clientid|object_id|principal_id|mi_res_id|msi_res_id|resource_id)",
-            id in "[0-9a-f]{8}",
-            more in "[a-z]{0,8}=[a-z]{0,8}",
+            parameters in vec(parameter(), 0..6),
+            azure_ml: bool,
+            is_closed: bool,
         ) {
-            if let Ok(query) = read(&format!("{more}&resource=x&{name}={id}"), true) {
-                prop_assert!(query.request.identity.is_some());
+            let mut text = parameters.iter().map(|(_, name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
+            if is_closed {
+                text.push('&');
+            }
+            let is_nobody = |name: &str, value: &str| azure_ml && name == "clientid" && ["", "clientid"].contains(&value);
+            let named: Vec<&String> = parameters.iter()
+                .filter(|(name, _, value)| IDENTITIES.contains(name) && !is_nobody(name, value))
+                .map(|(_, _, value)| value)
+                .collect();
+            let resources: Vec<&String> = parameters.iter().filter(|(name, ..)| *name == "resource").map(|(.., value)| value).collect();
+            let is_right = named.len() <= 1 && !named.contains(&&String::new()) && resources.len() == 1 && !resources[0].is_empty()
+                && parameters.iter().filter(|(name, ..)| *name == "api-version").count() <= 1;
+            let read = read(&text, azure_ml);
+            prop_assert_eq!(read.is_ok(), is_right, "{}: {:?}", text, read);
+            if let Ok(query) = read {
+                prop_assert_eq!(&query.resource, resources[0]);
+                let identity = query.request.identity.as_ref().map(|identity| match identity {
+                    NamedIdentity::ClientId(id) | NamedIdentity::ObjectId(id) | NamedIdentity::ResourceId(id) => id,
+                });
+                prop_assert_eq!(identity, named.first().copied());
+            }
+        }
+
+        #[test]
+        fn what_is_nearly_a_query_is_read_or_refused_in_few_words(
+            text in near_text(vec![
+                format!("api-version=2019-08-01&resource=https://storage.azure.com&client_id={ID}"),
+                format!("resource=https%3A%2F%2Fvault.azure.net%2F&mi_res_id=%2Fsubscriptions%2F{ID}&api-version=2018-02-01"),
+                "clientid=clientid&resource=x&API-Version=2017-09-01".to_owned(),
+            ]),
+            azure_ml: bool,
+        ) {
+            match read(&text, azure_ml) {
+                Ok(query) => {
+                    prop_assert!(!query.resource.is_empty());
+                    prop_assert!(!query.resource.contains(|c: char| c.is_control() || c.is_whitespace()));
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    prop_assert!(error.len() < 200 && !error.contains(char::is_control), "{}", error);
+                    prop_assert!(!error.contains(&ID[..8]), "{}", error);
+                }
             }
         }
     }

@@ -330,7 +330,111 @@ fn a_wait_is_passed_on_where_waiting_helps() {
     assert_eq!(refused.retry_after(), None);
 }
 
+/// Values that endpoints send, could send, and must not send.
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from)],
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        (END - 4000..END + 4000).prop_map(Value::from),
+        (-10..90_000_i64).prop_map(|seconds| Value::from(seconds.to_string())),
+        proptest::sample::select(vec![
+            json!("Bearer"),
+            json!("pop"),
+            json!("t"),
+            json!("two words"),
+            json!("s3cr3t"),
+            json!("eyJhbGciOiJub25lIn0.e30.c2ln"),
+            json!("10/20/2023 4:23:00 PM +00:00"),
+            json!("9999-12-31T23:59:59Z"),
+            json!("0001-01-01T00:00:00Z"),
+            json!("a user@contoso.com, s3cr3t"),
+            json!("line\r\nline \u{1b}[2J"),
+            json!("AADSTS70021: no match"),
+            json!(""),
+            json!([]),
+            json!({"code": "s3cr3t", "message": "s3cr3t is wrong"}),
+            json!([{"code": "x", "message": "y".repeat(9000)}]),
+            json!([70021]),
+        ]),
+    ]
+}
+
+/// A body made of members that mean something, by chance right.
+fn answer() -> impl Strategy<Value = Value> {
+    let names = proptest::sample::select(vec![
+        "access_token",
+        "accessToken",
+        "token",
+        "expires_on",
+        "expiresOn",
+        "expires_in",
+        "expiresIn",
+        "refresh_in",
+        "token_type",
+        "tokenType",
+        "client_id",
+        "error",
+        "error_description",
+        "error_codes",
+        "code",
+        "message",
+        "Message",
+        "detail",
+        "errors",
+    ]);
+    let members = proptest::collection::vec((names, value()), 0..8);
+    (members, any::<bool>()).prop_map(|(members, is_token)| {
+        let mut fields: serde_json::Map<_, _> = members
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        if is_token {
+            fields.insert(
+                "access_token".to_owned(),
+                jwt(&json!({"exp": END, "iat": END - 3600})).into(),
+            );
+        }
+        Value::Object(fields)
+    })
+}
+
 proptest! {
+    #[test]
+    fn whatever_is_put_together_is_a_token_that_lives_or_an_error_fit_to_show(
+        status in proptest::sample::select(vec![200, 201, 204, 400, 401, 403, 404, 410, 429, 500, 503]),
+        body in answer(),
+        date in proptest::option::of(proptest::sample::select(vec![
+            "Fri, 20 Oct 2023 15:23:00 GMT", "Fri, 20 Oct 2023 05:00:00 GMT", "Wed, 01 Jul 2026 00:00:00 GMT", "never",
+        ])),
+        retry_after in proptest::option::of("-?[0-9]{1,20}|soon"),
+    ) {
+        let mut headers = HeaderMap::new();
+        if let Some(date) = date {
+            headers.insert(http::header::DATE, HeaderValue::from_static(date));
+        }
+        if let Some(wait) = retry_after {
+            headers.insert(http::header::RETRY_AFTER, HeaderValue::from_str(&wait).unwrap());
+        }
+        for issuer in [Issuer::AzureMl, Issuer::SignedInUser, Issuer::UserGrant, Issuer::AppService, Issuer::Imds, Issuer::Entra] {
+            match read_with(issuer, status, headers.clone(), body.to_string().as_bytes()) {
+                Ok(token) => {
+                    prop_assert!((200..300).contains(&status));
+                    prop_assert!(token.expires_on > NOW && token.expires_on <= NOW + Duration::from_secs(172_800));
+                    prop_assert!(token.refresh_on.is_none_or(|on| on > NOW && on < token.expires_on));
+                    let secret = token.secret.expose();
+                    prop_assert!(!secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic()));
+                    prop_assert_eq!(token.resource, "https://storage.azure.com/");
+                }
+                Err(error) => {
+                    let shown = format!("{error} {error:?}");
+                    prop_assert!(!shown.contains("s3cr3t") && !shown.contains("eyJ") && !shown.contains("contoso.com"), "{}", shown);
+                    prop_assert!(!error.to_string().contains(char::is_control) && shown.len() < 2000, "{}", shown);
+                }
+            }
+        }
+    }
+
     #[test]
     fn no_answer_panics_or_shows_a_secret(status in 200..600_u16, body in any::<Vec<u8>>()) {
         prop_assume!(!(300..400).contains(&status));

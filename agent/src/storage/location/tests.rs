@@ -1,7 +1,10 @@
 //! The forms people have, and what must never be repeated.
 
+use proptest::prelude::*;
+
 use super::Service::{self, Blob, Dfs};
 use super::{Hints, Location};
+use crate::mutation::near_text;
 
 const NO_HINTS: Hints<'_> = Hints {
     account: None,
@@ -24,6 +27,11 @@ const FORMS: &[(&str, Service, &str)] = &[
         "HTTPS://Acct.Blob.core.windows.net:443/data",
         Blob,
         "https://acct.blob.core.windows.net/data",
+    ),
+    (
+        r"abfss://data@acct.dfs.core.windows.net/\a\b/c",
+        Dfs,
+        "https://acct.dfs.core.windows.net/data/%5Ca%5Cb/c",
     ),
     (
         "https://acct.dfs.core.windows.net/fs1/x",
@@ -257,4 +265,33 @@ fn the_alias_of_a_private_endpoint_is_known_for_azures_own_hosts() {
         Some("acct.privatelink.dfs.core.windows.net")
     );
     assert_eq!(of("https://acct.z1.blob.storage.azure.net/data"), None);
+}
+
+proptest! {
+    #[test]
+    fn nearly_a_url_is_a_plain_place_or_an_error_without_its_secrets(
+        text in near_text(
+            FORMS.iter().map(|(text, ..)| (*text).to_owned())
+                .chain([
+                    "https://acct.blob.core.windows.net/data/a?sv=2022&sig=hunter2hunter2%3D".to_owned(),
+                    "https://user:hunter2hunter2@acct.blob.core.windows.net/data".to_owned(),
+                    "abfss://fs@acct.dfs.core.windows.net/a#hunter2hunter2".to_owned(),
+                    "DefaultEndpointsProtocol=https;AccountName=acct;AccountKey=hunter2hunter2==".to_owned(),
+                ])
+                .collect()
+        ),
+    ) {
+        match Location::parse(&text, &NO_HINTS) {
+            Ok(location) => {
+                let url = location.to_string();
+                prop_assert!(url.starts_with("https://") && !url.contains(['?', '#']), "{}", url);
+                prop_assert!(!url.split('/').nth(2).unwrap().contains('@'), "{}", url);
+                prop_assert_eq!(Location::parse(&url, &NO_HINTS), Ok(location));
+            }
+            Err(error) => {
+                let shown = format!("{} {}", error.message, error.hint);
+                prop_assert!(!shown.contains("hunter2hunter2") && !shown.contains(char::is_control), "{}", shown);
+            }
+        }
+    }
 }
