@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 
 use crate::config::Dialect;
-use crate::front::dialect::{Keys, Variable, owner};
+use crate::front::dialect::{Keys, SocketTable, Variable};
 use crate::front::socket::try_connect;
 
 /// For a connection on loopback, which stands at once or never.
@@ -109,7 +109,7 @@ pub(super) fn is_taken(offer: &UnixStream) -> bool {
 /// Connects to the listener as an SDK would, and looks whether it can be told who that was.
 fn try_out(listener: &TcpListener, address: SocketAddr) -> io::Result<()> {
     let stream = TcpStream::connect_timeout(&address, TRIAL)?;
-    let seen = owner(stream.local_addr()?, address)?;
+    let seen = SocketTable::default().owner(stream.local_addr()?, address)?;
     // It stands, so this waits for nothing; and nobody else may find it in the queue.
     drop(listener.accept()?);
     if seen != Some(geteuid().as_raw()) {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
@@ -26,10 +27,10 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Who connected from `address` to our `own` one.
+    /// Who connected from `address` to our `own` one, by the kernel's `table`.
     #[must_use]
-    pub fn of(address: SocketAddr, own: SocketAddr) -> Self {
-        let uid = owner(address, own).unwrap_or_else(|error| {
+    pub fn of(table: &SocketTable, address: SocketAddr, own: SocketAddr) -> Self {
+        let uid = table.owner(address, own).unwrap_or_else(|error| {
             tracing::debug!(%error, "the kernel does not tell whose a connection is");
             None
         });
@@ -46,22 +47,74 @@ impl fmt::Display for Caller {
     }
 }
 
-/// The uid of the socket at `local` that is connected to `remote`. `None` when there is no such connection: it was closed, and
-/// what the kernel still has of it belongs to nobody, which it writes as root.
-///
-/// # Errors
-/// When the kernel cannot be asked: no such sockets, or not for us.
-pub fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+/// The kernel's table of sockets. The line to the kernel is kept: to open one takes longer than to ask.
+#[derive(Debug, Default)]
+pub struct SocketTable(Mutex<Line>);
+
+#[derive(Debug, Default)]
+struct Line {
+    socket: Option<Socket>,
+    /// The number of the last question, by which its answer is known.
+    asked: u32,
+    answer: Vec<u8>,
+}
+
+impl SocketTable {
+    /// The uid of the socket at `local` that is connected to `remote`. `None` when there is no such connection: it was closed, and
+    /// what the kernel still has of it belongs to nobody, which it writes as root.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked: no such sockets, or not for us.
+    pub fn owner(&self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if line.socket.is_some()
+            && let Ok(owner) = line.ask(local, remote)
+        {
+            return Ok(owner);
+        }
+        // Whatever is wrong with a line that was kept is not wrong with a new one.
+        line.socket = Some(open()?);
+        let owner = line.ask(local, remote);
+        if owner.is_err() {
+            line.socket = None;
+        }
+        owner
+    }
+}
+
+impl Line {
+    fn ask(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        self.asked = self.asked.wrapping_add(1);
+        socket.send(&question(self.asked, local, remote), 0)?;
+        self.answer.clear();
+        self.answer.reserve(ANSWER_BYTES);
+        socket.recv(&mut self.answer, 0)?;
+        read(&self.answer, self.asked, local, remote)
+    }
+}
+
+fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddress::new(0, 0))?;
     // The kernel answers while it is asked, so there is nothing to wait for.
     socket.set_non_blocking(true)?;
-    socket.send(&question(local, remote), 0)?;
-    let mut buffer = Vec::with_capacity(ANSWER_BYTES);
-    socket.recv(&mut buffer, 0)?;
-    let answer = NetlinkMessage::<SockDiagMessage>::deserialize(&buffer)
+    Ok(socket)
+}
+
+/// Whose the socket is that the answer to question number `asked` tells of.
+fn read(
+    answer: &[u8],
+    asked: u32,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> io::Result<Option<u32>> {
+    let answer = NetlinkMessage::<SockDiagMessage>::deserialize(answer)
         .map_err(|error| io::Error::other(error.to_string()))?;
+    if answer.header.sequence_number != asked {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     match answer.payload {
         NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => {
             let header = &found.header;
@@ -83,8 +136,9 @@ pub fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
     }
 }
 
-fn question(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+fn question(number: u32, local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
+    header.sequence_number = number;
     header.flags = NLM_F_REQUEST;
     let request = InetRequest {
         family: if local.is_ipv4() { AF_INET } else { AF_INET6 },
@@ -109,12 +163,89 @@ fn question(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 
-    use super::{Caller, owner};
+    use netlink_packet_core::{NetlinkHeader, NetlinkMessage};
+    use netlink_packet_sock_diag::SockDiagMessage;
+    use netlink_packet_sock_diag::constants::{AF_INET, TCP_ESTABLISHED};
+    use netlink_packet_sock_diag::inet::{InetResponse, InetResponseHeader, SocketId};
+    use proptest::prelude::*;
+
+    use super::{Caller, SocketTable, read};
+
+    const LOCAL: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000));
+    const REMOTE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8460));
+
+    /// What the kernel says of a connection of uid 4711.
+    fn told(number: u32, local: SocketAddr, remote: SocketAddr, inode: u32) -> Vec<u8> {
+        let header = InetResponseHeader {
+            family: AF_INET,
+            state: TCP_ESTABLISHED,
+            timer: None,
+            socket_id: SocketId {
+                source_port: local.port(),
+                destination_port: remote.port(),
+                source_address: local.ip(),
+                destination_address: remote.ip(),
+                interface_id: 0,
+                cookie: [1; 8],
+            },
+            recv_queue: 0,
+            send_queue: 0,
+            uid: 4711,
+            inode,
+        };
+        let response = InetResponse {
+            header,
+            nlas: std::iter::empty().collect(),
+        };
+        let message = SockDiagMessage::InetResponse(Box::new(response));
+        let mut header = NetlinkHeader::default();
+        header.sequence_number = number;
+        let mut message = NetlinkMessage::new(header, message.into());
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn only_what_is_told_of_the_same_connection_counts() {
+        let right = told(9, LOCAL, REMOTE, 5);
+        assert_eq!(read(&right, 9, LOCAL, REMOTE).unwrap(), Some(4711));
+        let nobodys = told(9, LOCAL, REMOTE, 0);
+        assert_eq!(read(&nobodys, 9, LOCAL, REMOTE).unwrap(), None);
+        let others = told(9, REMOTE, LOCAL, 5);
+        assert_eq!(read(&others, 9, LOCAL, REMOTE).unwrap(), None);
+        // An answer to an earlier question.
+        assert!(read(&right, 10, LOCAL, REMOTE).is_err());
+    }
+
+    proptest! {
+        /// No answer, however short or wrong, is taken for anybody's but the uid that is in it.
+        #[test]
+        fn what_is_no_answer_tells_nothing(
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
+            length in any::<proptest::sample::Index>(),
+            is_cut: bool,
+        ) {
+            let mut bytes = told(9, LOCAL, REMOTE, 5);
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if is_cut {
+                bytes.truncate(length.index(bytes.len()));
+                prop_assert!(read(&bytes, 9, LOCAL, REMOTE).is_err());
+            } else {
+                let _ = read(&bytes, 9, LOCAL, REMOTE);
+            }
+        }
+    }
 
     #[test]
     fn a_live_connections_owner_is_known_and_a_closed_ones_is_nobody() {
+        let table = SocketTable::default();
         for address in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
             let address: std::net::IpAddr = address;
             let Ok(listener) = TcpListener::bind((address, 0)) else {
@@ -126,12 +257,12 @@ mod tests {
             let local = stream.local_addr().unwrap();
             let _accepted = listener.accept().unwrap();
             let uid = nix::unistd::geteuid().as_raw();
-            assert_eq!(owner(local, own).unwrap(), Some(uid));
-            assert_eq!(Caller::of(local, own).uid, Some(uid));
+            assert_eq!(table.owner(local, own).unwrap(), Some(uid));
+            assert_eq!(Caller::of(&table, local, own).uid, Some(uid));
             drop(stream);
-            assert_eq!(Caller::of(local, own).uid, None);
+            assert_eq!(Caller::of(&table, local, own).uid, None);
             // The listener is no connection.
-            assert_eq!(Caller::of(own, local).uid, None);
+            assert_eq!(Caller::of(&table, own, local).uid, None);
         }
     }
 }

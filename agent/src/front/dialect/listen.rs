@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::{Caller, IdentityEndpoint};
+use super::{Caller, IdentityEndpoint, SocketTable};
 use crate::front::reply::Reply;
 use crate::front::seldom::Seldom;
 use crate::front::serve::{ForeignCount, ForeignGuard, MAX_HEADERS};
@@ -36,6 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Room {
     slots: Arc<Semaphore>,
     foreign: Arc<ForeignCount>,
+    table: Arc<SocketTable>,
 }
 
 impl Room {
@@ -43,6 +44,7 @@ impl Room {
         Self {
             slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             foreign: Arc::default(),
+            table: Arc::default(),
         }
     }
 }
@@ -62,7 +64,7 @@ pub(super) async fn listen(
         while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
             () = &mut end => break,
-            accepted = accept(&listener, &room.slots) => accepted,
+            accepted = accept(&listener, &room.slots, &room.table) => accepted,
         };
         let (stream, caller, slot) = match accepted {
             Ok(accepted) => accepted,
@@ -114,10 +116,11 @@ fn enter(
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
+    table: &SocketTable,
 ) -> io::Result<(TcpStream, Caller, OwnedSemaphorePermit)> {
     let (stream, address) = listener.accept().await?;
     // As early as can be: who closes again is nobody.
-    let caller = Caller::of(address, stream.local_addr()?);
+    let caller = Caller::of(table, address, stream.local_addr()?);
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
@@ -164,7 +167,7 @@ mod tests {
     use tokio::sync::Semaphore;
     use tokio::time::Instant;
 
-    use super::{Caller, HEADER_TIMEOUT, accept, serve};
+    use super::{Caller, HEADER_TIMEOUT, SocketTable, accept, serve};
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_never_comes_is_not_waited_for_without_end() {
@@ -187,15 +190,16 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_where_nobody_asks_keeps_no_slot_from_the_others() {
         let slots = Arc::new(Semaphore::new(1));
+        let table = SocketTable::default();
         let idle = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let asked = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let waiting = accept(&idle, &slots);
+        let waiting = accept(&idle, &slots, &table);
         tokio::pin!(waiting);
         assert!(futures::poll!(&mut waiting).is_pending());
         let _client = TcpStream::connect(asked.local_addr().unwrap())
             .await
             .unwrap();
-        let accepted = accept(&asked, &slots);
+        let accepted = accept(&asked, &slots, &table);
         tokio::pin!(accepted);
         // The connection stands, but the runtime may first have to hear of it.
         for _ in 0..1000 {

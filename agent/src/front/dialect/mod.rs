@@ -24,7 +24,7 @@ use http::{HeaderName, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use jobcred_wire::{ErrorCode, Secret};
 
-pub use self::caller::{Caller, owner};
+pub use self::caller::{Caller, SocketTable};
 pub use self::keys::{Keys, Variable, names_of};
 pub use self::listen::MAX_CONNECTIONS;
 pub use self::offers::{Endpoints, Kept};
@@ -283,6 +283,33 @@ mod tests {
         #[test]
         fn no_path_panics(path in any::<String>(), prefix in "[a-z]{1,4}") {
             let _ = route(&path, Some(&Secret::from(prefix.as_str())));
+        }
+
+        /// However a path is put together, what has no secret of its own is behind the prefix, whole.
+        #[test]
+        fn nothing_without_a_secret_is_reached_around_the_prefix(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    Just("/"), Just("0123"), Just("012"), Just("/OBO/token"), Just("/msi/token"), Just("/MSI/auth"), Just(".."), Just("%2f"),
+                    Just("/metadata/identity/oauth2/token"), Just("/METADATA/IDENTITY/OAUTH2/TOKEN"), Just("//"), Just("*"), Just("?"),
+                ],
+                0..5,
+            ),
+        ) {
+            let path = parts.concat();
+            let prefix = Secret::from("0123");
+            match route(&path, Some(&prefix)) {
+                Some(Dialect::OnBehalfOf) => prop_assert_eq!(path.as_str(), "/0123/OBO/token"),
+                Some(Dialect::Imds) => {
+                    let lower = path.to_ascii_lowercase();
+                    let whole = "/0123/metadata/identity/oauth2/token";
+                    prop_assert_eq!(lower.strip_suffix('/').unwrap_or(&lower), whole);
+                }
+                Some(Dialect::AppService) => prop_assert_eq!(path.as_str(), "/msi/token"),
+                Some(Dialect::AzureMl) => prop_assert_eq!(path.strip_suffix('/').unwrap_or(&path), "/MSI/auth"),
+                None => {}
+            }
+            prop_assert!(route(&path, None).is_none_or(Dialect::has_secret));
         }
     }
 }
