@@ -101,7 +101,8 @@ format: ## put everything into the house's format
 
 bench: ## latency, start-up, memory and size, as ratios within one run
 	@tests/setup bench
-	cargo build --release --workspace --bins
+	cargo build --release --bins
+	cargo build --release -p jobcred-tests --bins
 	tests/bench
 
 clean: ## remove what was built and installed into this checkout
