@@ -222,9 +222,8 @@ mod tests {
     }
 
     proptest! {
-        /// No answer, however short or wrong, is taken for anybody's but the uid that is in it.
         #[test]
-        fn what_is_no_answer_tells_nothing(
+        fn a_wrong_answer_does_no_harm_and_one_that_is_cut_tells_nothing(
             changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
             length in any::<proptest::sample::Index>(),
             is_cut: bool,
