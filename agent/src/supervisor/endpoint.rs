@@ -12,7 +12,7 @@ use std::time::Duration;
 use jobcred_wire::{ENDPOINT_PATH, HOST, PREFIX_HEADER, SECRET_HEADER};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::config::Dialect;
 use crate::front::dialect::{Keys, SocketTable, Variable};
@@ -94,18 +94,6 @@ impl Endpoint {
     }
 }
 
-/// Whether an offer was taken, or may still be: not where the agent said anything but yes, or is gone.
-pub(super) fn is_taken(offer: &UnixStream) -> bool {
-    const YES: &[u8] = b"HTTP/1.1 200";
-    let mut said = [0; YES.len()];
-    // What is there stays there, for the next look.
-    match recv(offer, &mut said, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok((0, _)) => false,
-        Ok((count, _)) => said.get(..count).is_some_and(|said| YES.starts_with(said)),
-        Err(errno) => errno == rustix::io::Errno::WOULDBLOCK,
-    }
-}
-
 /// Connects to the listener as an SDK would, and looks whether it can be told who that was.
 fn try_out(listener: &TcpListener, address: SocketAddr) -> io::Result<()> {
     let stream = TcpStream::connect_timeout(&address, TRIAL)?;
@@ -122,27 +110,8 @@ fn try_out(listener: &TcpListener, address: SocketAddr) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-    use std::os::unix::net::UnixStream;
-
-    use super::{Endpoint, is_taken};
+    use super::Endpoint;
     use crate::config::Dialect;
-
-    #[test]
-    fn an_offer_counts_until_the_agent_says_no_or_is_gone() {
-        let (near, mut far) = UnixStream::pair().unwrap();
-        assert!(is_taken(&near));
-        far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-        for _ in 0..2 {
-            assert!(is_taken(&near));
-        }
-        let (near, mut far) = UnixStream::pair().unwrap();
-        far.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
-        assert!(!is_taken(&near));
-        let (near, far) = UnixStream::pair().unwrap();
-        drop(far);
-        assert!(!is_taken(&near));
-    }
 
     #[test]
     fn nobody_to_offer_it_to_is_an_error_and_each_has_its_own_port_and_secret() {

@@ -272,13 +272,15 @@ impl Supervisor {
     /// Sleeps until there is a signal or something about the agent, and sees to the latter; or until `prefetch` can go on.
     fn wait_for_event(&mut self, prefetch: Option<&Prefetch>) {
         let mut descriptors = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        let mut has_talk = false;
+        let (mut talk, mut offer) = (None, None);
         if let Some(service) = &self.service {
-            let (timer, talk) = service.descriptors();
-            has_talk = talk.is_some();
-            let talk = talk.into_iter();
-            let others = std::iter::once(timer).chain(talk);
-            descriptors.extend(others.map(|one| PollFd::new(one, PollFlags::POLLIN)));
+            let (timer, others) = service.descriptors();
+            descriptors.push(PollFd::new(timer, PollFlags::POLLIN));
+            let mut add = |one| {
+                descriptors.push(PollFd::new(one, PollFlags::POLLIN));
+                descriptors.len() - 1
+            };
+            [talk, offer] = others.map(|one| one.map(&mut add));
         }
         descriptors.extend(prefetch.into_iter().flat_map(Prefetch::descriptors));
         // No timeout: all sources are descriptors, so an idle supervisor never wakes up.
@@ -287,10 +289,18 @@ impl Supervisor {
             let one: Option<&PollFd> = descriptors.get(place);
             one.is_some_and(|one| one.any().unwrap_or(false))
         };
-        let (timer, talk) = (has_come(1), has_talk && has_come(2));
+        let (timer, talk, offer) = (
+            has_come(1),
+            talk.is_some_and(has_come),
+            offer.is_some_and(has_come),
+        );
         let Some(service) = &mut self.service else {
             return;
         };
+        // First: what the others do may put a new one in its place.
+        if offer {
+            service.on_offer();
+        }
         if timer {
             service.on_timer();
         }

@@ -17,6 +17,7 @@ mod entry;
 mod event_loop;
 mod lease;
 mod no_proxy;
+mod offer;
 mod passing;
 mod post_mortem;
 mod prefetch;

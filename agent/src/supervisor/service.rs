@@ -5,18 +5,17 @@
 //! has kept up to date over the lease.
 
 use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rustix::process::WaitStatus;
 
 use super::agent::{Agent, ENDED, FAILED, HEALTHY_AFTER};
-use super::endpoint::is_taken;
 use super::lease::LeaseReader;
+use super::offer::Offer;
 use super::record::Record;
 use super::timer::Timer;
-use super::{AgentPlan, Ending, Endpoint, say};
+use super::{AgentPlan, Ending, say};
 use crate::front::election::{Again, Part, Seat};
 use crate::front::socket::{BoundSocket, SocketFile};
 
@@ -38,10 +37,8 @@ pub(super) struct Service {
     file: Option<SocketFile>,
     /// Our lease, while somebody else does.
     lease: Option<LeaseReader>,
-    /// Where COMMAND's SDKs ask; closed when there is nobody left to answer.
-    endpoint: Option<Endpoint>,
-    /// The connection over which the agent was offered that one.
-    offer: Option<UnixStream>,
+    /// Where COMMAND's SDKs ask.
+    offer: Offer,
     /// Elections since an agent last told anything.
     tries: u32,
     /// Whether others had their chance to take the place before us.
@@ -70,8 +67,7 @@ impl Service {
             agent: Agent::new(plan.recipe),
             file: None,
             lease: None,
-            endpoint: plan.endpoint,
-            offer: None,
+            offer: Offer::new(plan.endpoint),
             tries: 0,
             waited: false,
             phase: Phase::Serving,
@@ -96,7 +92,7 @@ impl Service {
         if self.agent.is_ours() {
             self.start_agent();
         } else if self.lease.is_some() {
-            self.offer_endpoint();
+            self.offer.make(self.seat.path());
             self.timer.start(UNANSWERED_WAIT);
         } else {
             self.elect();
@@ -110,25 +106,9 @@ impl Service {
             return Ok(());
         }
         self.agent.start()?;
-        self.offer_endpoint();
+        self.offer.make(self.seat.path());
         self.timer.start(HEALTHY_AFTER);
         Ok(())
-    }
-
-    /// Offers the endpoint to the agent that answers at our place now, or next.
-    fn offer_endpoint(&mut self) {
-        // An agent that has another one by now gave this one up with its connection.
-        self.offer = None;
-        if let Some(endpoint) = &self.endpoint {
-            self.offer = endpoint.offer(self.seat.path()).ok();
-        }
-    }
-
-    /// Where it could not be offered before, or was not taken: callers would wait without end.
-    fn offer_endpoint_again(&mut self) {
-        if !self.offer.as_ref().is_some_and(is_taken) {
-            self.offer_endpoint();
-        }
     }
 
     /// How often our own agent was started again.
@@ -141,11 +121,16 @@ impl Service {
         self.agent.is_in_trouble() || self.phase != Phase::Serving
     }
 
-    /// What to wait for: the timer, and where the agent says something.
-    pub(super) fn descriptors(&self) -> (BorrowedFd<'_>, Option<BorrowedFd<'_>>) {
+    /// What to wait for: the timer, where the agent says something, and where there is news of the offer.
+    pub(super) fn descriptors(&self) -> (BorrowedFd<'_>, [Option<BorrowedFd<'_>>; 2]) {
         let lease = self.lease.as_ref().map(LeaseReader::as_fd);
         let talk = lease.or_else(|| self.agent.lease().map(std::os::fd::AsFd::as_fd));
-        (self.timer.as_fd(), talk)
+        (self.timer.as_fd(), [talk, self.offer.as_fd()])
+    }
+
+    /// There is news of the offer.
+    pub(super) fn on_offer(&mut self) {
+        self.offer.go_on(self.seat.path());
     }
 
     /// The timer has fired.
@@ -156,7 +141,6 @@ impl Service {
             Phase::Serving | Phase::Lost => {
                 if self.agent.pid().is_some() {
                     self.agent.on_age();
-                    self.offer_endpoint_again();
                 } else {
                     self.start_agent();
                 }
@@ -182,7 +166,6 @@ impl Service {
                 self.tries = 0;
                 self.timer.stop();
                 self.phase = Phase::Serving;
-                self.offer_endpoint_again();
                 if let Some(decision) = &told.decision {
                     self.seat.note_decision(decision.fingerprint());
                 }
@@ -197,7 +180,7 @@ impl Service {
             }
             if news.ended {
                 self.lease = None;
-                self.offer = None;
+                self.offer.withdraw();
                 // At once the first time: callers wait. Not again and again, should it never say anything.
                 if self.tries == 0 {
                     self.elect();
@@ -256,7 +239,7 @@ impl Service {
             }
             Again::Part(Part::Sharer(Some(stream))) => {
                 self.lease = Some(LeaseReader::new(stream));
-                self.offer_endpoint();
+                self.offer.make(self.seat.path());
                 UNANSWERED_WAIT
                     .saturating_mul(1 << self.tries.min(16))
                     .min(LONGEST_WAIT)
@@ -275,8 +258,7 @@ impl Service {
                 }
                 self.phase = Phase::Lost;
                 // Refused at once is better than waited for without end.
-                self.offer = None;
-                self.endpoint = None;
+                self.offer.close();
                 LONGEST_WAIT
             }
         };
@@ -294,7 +276,7 @@ impl Service {
         }
         match self.agent.start() {
             Ok(()) => {
-                self.offer_endpoint();
+                self.offer.make(self.seat.path());
                 self.timer.start(HEALTHY_AFTER);
             }
             Err(error) => {
@@ -303,8 +285,7 @@ impl Service {
                     say(&format!("cannot start the agent: {error}; trying again"));
                 } else {
                     // SDKs had better be refused at once than wait for what may never come.
-                    self.offer = None;
-                    self.endpoint = None;
+                    self.offer.close();
                 }
                 // Unlike a death, a failed start says that the machine lacks something, so even the first try waits.
                 self.timer.start(wait.max(Duration::from_secs(1)));
@@ -343,8 +324,7 @@ impl Service {
         // Before the agent looks whether anybody claims its place.
         self.seat.release();
         self.lease = None;
-        self.offer = None;
-        self.endpoint = None;
+        self.offer.close();
         if self.agent.pid().is_none() {
             self.phase = Phase::Left;
             return;

@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::process::Command;
 
 use jobcred_tests::{AzureMl, AzureMlOptions, Imds, ImdsOptions};
 use nix::sys::signal::{Signal, kill};
@@ -116,6 +117,61 @@ fn a_sharers_endpoint_outlives_the_agent_that_it_shared() {
     kill(node.agent(), Signal::SIGKILL).unwrap();
     assert_eq!(request(&second).send().status, 200);
     second.end();
+}
+
+/// Lets a process have this many more descriptors than it has, or as many as it likes.
+fn allow_descriptors(process: Pid, more: Option<usize>) {
+    let held: Vec<u64> = std::fs::read_dir(format!("/proc/{process}/fd"))
+        .unwrap()
+        .map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .collect();
+    let mut free = (0..).filter(|number| !held.contains(number));
+    let first_without = more.map_or(1024, |more| free.nth(more).unwrap());
+    let status = Command::new("prlimit")
+        .arg(format!("--pid={process}"))
+        .arg(format!("--nofile={first_without}:"))
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn an_endpoint_that_the_agent_had_no_descriptor_for_is_offered_again() {
+    let node = Node::new();
+    // The agent says there why it refuses.
+    let first = Held::start(&node.world, "first", &[], &[("JOBCRED_LOG", "info")]);
+    // Nothing but this comes and goes from here on, so what the agent holds is known.
+    let mut asking = node.world.connect();
+    let mut ask = |path| asking.ask("GET", path).unwrap().json();
+    while ask("/v1/endpoint")["variables"] == serde_json::json!({}) {}
+    let agent = ask("/v1/status")["pid"].as_i64().unwrap();
+    let agent = Pid::from_raw(i32::try_from(agent).unwrap());
+    // Two connections, the second run's lease and its offer; and none for what comes with the latter.
+    allow_descriptors(agent, Some(2));
+    let second = node.run("second");
+    // Nothing else happens that would make the run look again.
+    let refusals = || {
+        first
+            .process
+            .stderr()
+            .matches("no listener came along")
+            .count()
+    };
+    while refusals() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    allow_descriptors(agent, None);
+    assert_eq!(request(&second).send().status, 200);
+    second.end();
+    first.end();
 }
 
 #[test]
