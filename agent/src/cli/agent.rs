@@ -150,7 +150,7 @@ fn allow_connections() {
     }
 }
 
-/// Serves to the end. `stage` is set when the supervisor says that COMMAND has ended.
+/// Serves to the end. `stage` is set then to what the supervisor, and others who counted on this agent, have said of their COMMANDs.
 async fn serve(
     beginning: &mut Beginning,
     inherited: Inherited,
@@ -258,9 +258,10 @@ fn begin_tenure(
     stop: watch::Sender<bool>,
     stage: &SharedStage,
 ) -> std::io::Result<()> {
-    let tenure = Tenure::new(Arc::clone(leases), options.place.clone(), stop);
+    let place = options.place.clone();
+    let tenure = Tenure::new(Arc::clone(leases), place, stop, stage.clone());
     match (supervisor, options.linger) {
-        (Some(connection), _) => tenure.begin_with_supervisor(connection, stage.clone()),
+        (Some(connection), _) => tenure.begin_with_supervisor(connection),
         (None, Some(seconds)) => {
             tenure.begin_alone(Duration::from_secs(seconds));
             Ok(())

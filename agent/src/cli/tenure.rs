@@ -33,33 +33,37 @@ pub(super) struct Tenure {
     /// process ends in any other way: its successor may be on the way.
     file: Option<Arc<ManuallyDrop<SocketFile>>>,
     stop: watch::Sender<bool>,
+    /// The supervisor's last word on COMMAND.
+    word: SharedStage,
+    /// What the job's log goes by. Set at the very end: until then others may run in the same directory.
+    stage: SharedStage,
 }
 
 impl Tenure {
-    /// Of an agent that ends, by `stop`, with the last of `leases`.
+    /// Of an agent that ends, by `stop`, with the last of `leases`. `stage` is set then to what has become of COMMAND, or of those of
+    /// the runs that shared the agent.
     pub(super) fn new(
         leases: Arc<Leases>,
         place: Option<PathBuf>,
         stop: watch::Sender<bool>,
+        stage: SharedStage,
     ) -> Self {
         let file = place.and_then(|path| SocketFile::at(&path).ok());
         Self {
             leases,
             file: file.map(|file| Arc::new(ManuallyDrop::new(file))),
             stop,
+            word: SharedStage::new(stage.get()),
+            stage,
         }
     }
 
-    /// Begins with the supervisor's lease. `stage` is set when it says that COMMAND has ended.
-    pub(super) fn begin_with_supervisor(
-        self,
-        connection: StdStream,
-        stage: SharedStage,
-    ) -> std::io::Result<()> {
+    /// Begins with the supervisor's lease.
+    pub(super) fn begin_with_supervisor(self, connection: StdStream) -> std::io::Result<()> {
         connection.set_nonblocking(true)?;
         let connection = UnixStream::from_std(connection)?;
         let lease = self.leases.enter(Duration::ZERO);
-        tokio::spawn(self.clone().attend(connection, lease, stage));
+        tokio::spawn(self.clone().attend(connection, lease));
         tokio::spawn(self.watch());
         Ok(())
     }
@@ -71,7 +75,7 @@ impl Tenure {
     }
 
     /// Tells the supervisor whether others count on this agent, so that it knows how to take its leave, and sees it go.
-    async fn attend(self, mut connection: UnixStream, lease: Lease, stage: SharedStage) {
+    async fn attend(self, mut connection: UnixStream, lease: Lease) {
         let mut count = self.leases.watch();
         let mut said = ALONE;
         let mut buffer = [0; 16];
@@ -91,8 +95,8 @@ impl Tenure {
                     let length = read.unwrap_or(0);
                     for said in buffer.iter().take(length) {
                         match *said {
-                            ENDED => stage.set(Stage::Ended),
-                            FAILED => stage.set(Stage::Failed),
+                            ENDED => self.word.set(Stage::Ended),
+                            FAILED => self.word.set(Stage::Failed),
                             _ => {}
                         }
                     }
@@ -136,6 +140,11 @@ impl Tenure {
             .as_ref()
             .is_none_or(|file| clear_place(file, ONCE) == Cleared::Gone);
         if ends {
+            self.stage.set(match self.word.get() {
+                Stage::Ended if self.leases.has_failed() => Stage::Failed,
+                // A COMMAND whose supervisor was killed may run on.
+                word => word,
+            });
             self.stop.send_replace(true);
         }
         ends

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ pub const LONGEST_LINGER: Duration = Duration::from_secs(30);
 pub struct Leases {
     count: watch::Sender<usize>,
     told: watch::Sender<Bytes>,
+    has_failed: AtomicBool,
 }
 
 /// One lease, for as long as it is kept.
@@ -39,6 +41,7 @@ impl Leases {
         Arc::new(Self {
             count: watch::Sender::new(0),
             told: watch::Sender::new(Bytes::new()),
+            has_failed: AtomicBool::new(false),
         })
     }
 
@@ -58,6 +61,17 @@ impl Leases {
     pub fn tell(&self, mut line: Vec<u8>) {
         line.push(b'\n');
         self.told.send_replace(line.into());
+    }
+
+    /// Takes note that the COMMAND of one of them has failed.
+    pub fn note_failure(&self) {
+        self.has_failed.store(true, Ordering::Release);
+    }
+
+    /// Whether one has said so.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
     }
 
     /// One more, which goes on to count for `linger` after it was dropped.

@@ -112,6 +112,7 @@ impl Handle for NativeApi {
             (jobcred_wire::REGISTRY_PATH, &Method::DELETE) => self.forget_registry(id, query),
             (jobcred_wire::EXPLAIN_PATH, &Method::GET) => Ok(reply::json(id, &self.explain())),
             (jobcred_wire::LEASE_PATH, &Method::GET) => self.lease(id, peer, query),
+            (jobcred_wire::LEASE_PATH, &Method::POST) => self.note_failure(id, peer),
             (jobcred_wire::ENDPOINT_PATH, &Method::POST) => self.open_endpoint(id, peer, &parts),
             (jobcred_wire::ENDPOINT_PATH, &Method::GET) => self.show_endpoint(id, peer),
             (jobcred_wire::STATUS_PATH, &Method::GET) => Ok(reply::json(id, &self.status())),
@@ -204,6 +205,15 @@ impl NativeApi {
             tracing::error!(request.id = %id, %peer, "a run that shares this agent was served by another decision before; all requests are refused");
         }
         Ok(reply::lease(id, self.leases.enter(linger)))
+    }
+
+    /// The COMMAND of somebody who has a lease has failed. What that leads to is a file in the job's directory.
+    fn note_failure(&self, id: RequestId, peer: Peer) -> Result<Reply, TokenError> {
+        if !self.admission.is_own(&peer) {
+            return Err(not_own(peer, "has no lease on this agent"));
+        }
+        self.leases.note_failure();
+        Ok(reply::no_content(id))
     }
 
     fn forget_registry(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {

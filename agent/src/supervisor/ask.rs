@@ -31,8 +31,9 @@ pub(super) struct Answer {
 }
 
 impl Question {
-    /// Asks for `target` at the socket `path`. Waits for nothing: a queue that is full is an error like a missing socket.
-    pub(super) fn ask(path: &Path, target: &str) -> io::Result<Self> {
+    /// Asks the socket `path` for `what`, a method and a target. Waits for nothing: a queue that is full is an error like a missing
+    /// socket.
+    pub(super) fn ask(path: &Path, what: &str) -> io::Result<Self> {
         let descriptor = socket(
             AddressFamily::Unix,
             SockType::Stream,
@@ -47,7 +48,7 @@ impl Question {
         }
         let mut stream = UnixStream::from(descriptor);
         // Far less than an empty socket takes at once. At one go: who reads a part may answer that, and hang up.
-        let request = format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+        let request = format!("{what} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         Ok(Self {
             stream,
@@ -82,9 +83,9 @@ impl AsFd for Question {
 }
 
 /// Asks and waits for the answer, for `limit` at most.
-pub(super) fn ask_within(path: &Path, target: &str, limit: Duration) -> io::Result<Answer> {
+pub(super) fn ask_within(path: &Path, what: &str, limit: Duration) -> io::Result<Answer> {
     let start = Instant::now();
-    let mut question = Question::ask(path, target)?;
+    let mut question = Question::ask(path, what)?;
     loop {
         if let Some(answer) = question.answer()? {
             return Ok(answer);
@@ -151,7 +152,7 @@ mod tests {
     fn a_question_is_asked_and_answered() {
         let (_directory, path) = place();
         let agent = answering(&path, b"HTTP/1.1 503 X\r\na: b\r\n\r\nbody");
-        let answer = ask_within(&path, "/readyz?wait=3", LONG).unwrap();
+        let answer = ask_within(&path, "GET /readyz?wait=3", LONG).unwrap();
         assert_eq!((answer.status, answer.body.as_slice()), (503, &b"body"[..]));
         let request = agent.join().unwrap();
         assert!(
@@ -163,14 +164,14 @@ mod tests {
     #[test]
     fn who_never_answers_is_not_waited_for() {
         let (_directory, path) = place();
-        assert!(ask_within(&path, "/", LONG).is_err());
+        assert!(ask_within(&path, "GET /", LONG).is_err());
         let listener = UnixListener::bind(&path).unwrap();
-        let error = ask_within(&path, "/", Duration::from_millis(1)).unwrap_err();
+        let error = ask_within(&path, "GET /", Duration::from_millis(1)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         // The queue fills up, and that is told at once.
-        let held: Vec<_> = std::iter::from_fn(|| Question::ask(&path, "/").ok()).collect();
+        let held: Vec<_> = std::iter::from_fn(|| Question::ask(&path, "GET /").ok()).collect();
         assert!(!held.is_empty());
-        assert!(ask_within(&path, "/", LONG).is_err());
+        assert!(ask_within(&path, "GET /", LONG).is_err());
         drop(listener);
     }
 

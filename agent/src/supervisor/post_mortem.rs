@@ -14,7 +14,7 @@ use crate::journal::tame;
 use crate::platform::Clock;
 
 /// How long the agent may take to answer: COMMAND's status waits for this.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 /// Tokens named; those that fared worst come first.
 const MOST_TOKENS: usize = 4;
 /// Errors named, the latest last.
@@ -74,7 +74,7 @@ pub(super) fn post_mortem(
     if !is_wanted {
         return;
     }
-    let asked = ask_within(&plan.socket, STATUS_PATH, PATIENCE)
+    let asked = ask_within(&plan.socket, &format!("GET {STATUS_PATH}"), PATIENCE)
         .ok()
         .filter(|answer| answer.status == 200)
         .and_then(|answer| serde_json::from_slice::<Status>(&answer.body).ok());

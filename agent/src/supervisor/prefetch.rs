@@ -114,7 +114,8 @@ impl Prefetch {
     fn ask(&mut self) {
         let wait = self.left().min(LONGEST_QUESTION).as_secs();
         // One that cannot be asked now is asked again after a pause.
-        self.question = Question::ask(&self.plan.socket, &format!("{READY_PATH}?wait={wait}")).ok();
+        self.question =
+            Question::ask(&self.plan.socket, &format!("GET {READY_PATH}?wait={wait}")).ok();
         self.timer.start(PAUSE.min(self.left()));
         if self.question.is_some() {
             self.timer.start(self.left());

@@ -7,12 +7,15 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use jobcred_wire::LEASE_PATH;
 use nix::sys::signal::Signal;
 use rustix::process::WaitStatus;
 
 use super::agent::{Agent, ENDED, FAILED, HEALTHY_AFTER};
+use super::ask::ask_within;
 use super::lease::LeaseReader;
 use super::offer::Offer;
+use super::post_mortem::PATIENCE;
 use super::record::Record;
 use super::timer::Timer;
 use super::{AgentPlan, Ending, say};
@@ -321,6 +324,14 @@ impl Service {
     pub(super) fn leave(&mut self, ending: Option<Ending>) {
         self.timer.stop();
         self.timer.clear();
+        let word = ending.map(|ending| match ending {
+            Ending::Exited(0) => ENDED,
+            _ => FAILED,
+        });
+        if self.lease.is_some() && word == Some(FAILED) {
+            // Answered before the lease is given back, or the agent might be gone without having read it.
+            let _ = ask_within(self.seat.path(), &format!("POST {LEASE_PATH}"), PATIENCE);
+        }
         // Before the agent looks whether anybody claims its place.
         self.seat.release();
         self.lease = None;
@@ -330,10 +341,7 @@ impl Service {
             return;
         }
         self.phase = Phase::Leaving;
-        self.agent.leave(ending.map(|ending| match ending {
-            Ending::Exited(0) => ENDED,
-            _ => FAILED,
-        }));
+        self.agent.leave(word);
         self.timer.start(AGENT_END_TIMEOUT);
     }
 

@@ -37,7 +37,8 @@ pub const REGISTRY_PATH: &str = "/v1/registry";
 pub const EXPLAIN_PATH: &str = "/v1/explain";
 /// Path of what the agent holds and how it fares.
 pub const STATUS_PATH: &str = "/v1/status";
-/// Path of a lease: an answer that stays open for as long as somebody counts on the agent.
+/// Path of a lease (`GET`): an answer that stays open for as long as somebody counts on the agent; and of the word that the command of
+/// one who has a lease has failed (`POST`).
 pub const LEASE_PATH: &str = "/v1/lease";
 /// Path where a `run` offers its identity endpoint (`POST`), and where a shell learns of one (`GET`).
 pub const ENDPOINT_PATH: &str = "/v1/endpoint";

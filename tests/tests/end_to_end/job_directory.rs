@@ -1,7 +1,7 @@
 //! COMMAND's working directory is COMMAND's: what the job's log leaves there, when, and what COMMAND can do there meanwhile.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jobcred_tests::{AzureMl, AzureMlOptions};
 use nix::fcntl::{Flock, FlockArg};
@@ -311,6 +311,38 @@ fn runs_that_share_an_agent_leave_the_log_when_the_last_has_ended() {
     second.finish().succeeded();
     wait_for_end(agent);
     assert_eq!(job.events(), ALL);
+}
+
+#[test]
+fn whichever_of_those_that_share_an_agent_fails_the_log_is_left() {
+    // In an order of their own each: the one that started the agent, and the one that shares it.
+    for (codes, leaves) in [([0, 7], true), ([7, 0], true), ([0, 0], false)] {
+        let job = Job::new();
+        let go_on = |name: &str| job.world.path().join(name);
+        let (one, other) = ((codes[0], go_on("one")), (codes[1], go_on("other")));
+        let start = |(code, go_on): &(i32, PathBuf), first: &str| {
+            let script = format!(
+                "{first}; echo ready; until [ -e {} ]; do sleep 0.05; done; [ -z \"$(ls -A)\" ]; exit {code}",
+                go_on.display()
+            );
+            let run = job.run(&script).start();
+            run.wait_for_stdout("ready");
+            run
+        };
+        let first = start(&one, "token");
+        let second = start(&other, ":");
+        let agent = job.agent();
+        while job.world.ask("GET", "/v1/status").json()["leases"] != 2 {}
+        for (run, (code, go_on)) in [(first, one), (second, other)] {
+            fs::write(go_on, "").unwrap();
+            assert_eq!(run.finish().code, Some(code));
+        }
+        wait_for_end(agent);
+        assert_eq!(!job.names().is_empty(), leaves, "{codes:?}");
+        if leaves {
+            assert_eq!(job.events(), ALL);
+        }
+    }
 }
 
 #[test]
