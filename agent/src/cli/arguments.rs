@@ -176,7 +176,7 @@ impl Action {
 
 #[derive(Args, Debug)]
 pub(super) struct RunOptions {
-    /// Do not start COMMAND when no identity can be had or there is no place for the socket
+    /// Do not start COMMAND when no identity can be had, there is no place for the socket, or no agent comes to answer there
     #[arg(long)]
     pub(super) required: bool,
     /// Lead COMMAND's Azure SDKs to jobcred alone, past the platform's own endpoint and past credentials in the environment

@@ -15,7 +15,8 @@ pub const GRANT_ENDED: i32 = 119;
 pub const INTERNAL: i32 = 120;
 /// No identity can be had here: `explain`, `agent`, or `run --required`.
 pub const NO_IDENTITY: i32 = 121;
-/// There is no place for the socket, or no room for the agent, or an agent already answers there: `agent`, or `run --required`.
+/// There is no place for the socket, no room for the agent or none that stays up, or one already answers there: `agent`, or
+/// `run --required`.
 pub const NO_SOCKET: i32 = 122;
 /// No agent answers: `token`, `env`, `status`, `health`.
 pub const NO_AGENT: i32 = 123;
@@ -61,8 +62,8 @@ Exit codes:
            `--required`
   121      no identity can be had here (`explain`, `check`, `agent`,
            `run --required`)
-  122      no place for the socket, no room for the agent, or one already
-           answers there (`agent`, `run --required`)
+  122      no place for the socket, no room for the agent or none that stays
+           up, or one already answers there (`agent`, `run --required`)
   123      no agent answers (`token`, `env`, `status`, `top`, `health`)
   124      not all declared resources are there in time (`wait`,
            `run --required`), or yet (`health --ready`)

@@ -1,6 +1,7 @@
 //! `jobcred run`: what is said and decided before the supervisor takes over.
 
 use std::path::Path;
+use std::time::Duration;
 
 use jobcred_wire::SOCKET_VARIABLE;
 
@@ -13,7 +14,12 @@ use crate::agent::{choose, choose_unasked};
 use crate::config::Config;
 use crate::front::election::Part;
 use crate::strategy::{ProbeResult, Selection};
-use crate::supervisor::{self, AgentPlan, Ending, Entry, Plan, PostMortemPlan, PrefetchPlan, say};
+use crate::supervisor::{
+    self, AgentPlan, Ending, Entry, Plan, PostMortemPlan, PrefetchPlan, Wanted, say,
+};
+
+/// How long an agent that is required may take to answer for the first time.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> Ending {
     supervisor::guard_words();
@@ -139,11 +145,22 @@ pub(super) fn holds(config: &Config) -> bool {
 }
 
 fn prefetch_plan(config: &Config, socket: &Path, required: bool) -> Option<PrefetchPlan> {
-    holds(config).then(|| PrefetchPlan {
-        socket: socket.to_owned(),
-        limit: config.prefetch_timeout,
+    let socket = socket.to_owned();
+    if holds(config) {
+        return Some(PrefetchPlan {
+            wanted: Wanted::Resources,
+            socket,
+            limit: config.prefetch_timeout,
+            required,
+            code_of: exit::of_readiness,
+        });
+    }
+    required.then_some(PrefetchPlan {
+        wanted: Wanted::Agent,
+        socket,
+        limit: AGENT_TIMEOUT,
         required,
-        code_of: exit::of_readiness,
+        code_of: |_| exit::NO_SOCKET,
     })
 }
 

@@ -11,7 +11,7 @@ use rustix::process::{WaitOptions, WaitStatus, wait};
 use super::command::Started;
 use super::passing::take_in;
 use super::post_mortem::{Signalled, post_mortem};
-use super::prefetch::{Prefetch, PrefetchPlan, Verdict};
+use super::prefetch::{NOT_WITHOUT, Prefetch, PrefetchPlan, Verdict};
 use super::service::Service;
 use super::signals::{Received, Relation, Signals, notice_children, send};
 use super::timer::Timer;
@@ -25,8 +25,6 @@ const CHANGES: WaitOptions = WaitOptions::NOHANG
 
 /// In place of COMMAND's pid before it is started: no process has it.
 const NOBODY: i32 = 0;
-/// Said where there can be no agent.
-const NOT_WITHOUT: &str = "COMMAND is not started, because an agent is required";
 
 struct Supervisor {
     signals: Signals,

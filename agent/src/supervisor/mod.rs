@@ -43,7 +43,7 @@ pub use self::event_loop::run;
 pub use self::lease::{LeaseReader, News, Told};
 pub use self::no_proxy::with_loopback;
 pub use self::post_mortem::PostMortemPlan;
-pub use self::prefetch::PrefetchPlan;
+pub use self::prefetch::{PrefetchPlan, Wanted};
 pub use self::record::{ConfigText, Decision, Given, Record};
 pub use self::say::say;
 pub use self::signals::{guard_words, outlive_file_limit};

@@ -1,4 +1,5 @@
 //! Declared resources are fetched before COMMAND starts: the agent is asked how they stand until that is settled or time is over.
+//! Where there are none and COMMAND may not run without an agent, it is asked only whether it is there.
 //!
 //! Only what is refused for good keeps COMMAND from starting. Everything else, jobcred's own faults before all, is said aloud
 //! and COMMAND starts as it would have without us.
@@ -8,7 +9,7 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jobcred_wire::{ErrorCode, ErrorDetail, READY_PATH, Readiness};
+use jobcred_wire::{ErrorCode, ErrorDetail, HEALTH_PATH, READY_PATH, Readiness};
 use nix::poll::{PollFd, PollFlags};
 use tokio::time::Instant;
 
@@ -20,18 +21,31 @@ use super::timer::Timer;
 const LONGEST_QUESTION: Duration = Duration::from_secs(3);
 /// Before another question when one could not be asked, or was answered too early.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Said where there can be no agent.
+pub(super) const NOT_WITHOUT: &str = "COMMAND is not started, because an agent is required";
 
 /// What to wait for.
 #[derive(Clone, Debug)]
 pub struct PrefetchPlan {
+    /// Before COMMAND starts.
+    pub wanted: Wanted,
     /// Where the agent answers.
     pub socket: PathBuf,
     /// The longest wait.
     pub limit: Duration,
-    /// Whether COMMAND must not start without the declared resources.
+    /// Whether COMMAND must not start without it.
     pub required: bool,
     /// How `run` ends when COMMAND is not started for an error of this kind; `transient` when time is over.
     pub code_of: fn(ErrorCode) -> i32,
+}
+
+/// See [`PrefetchPlan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// An agent that answers.
+    Agent,
+    /// Tokens for all of the declared resources.
+    Resources,
 }
 
 /// What came of it.
@@ -105,17 +119,23 @@ impl Prefetch {
 
     /// What it comes to when the agent cannot be started, for `why`.
     pub(super) fn give_up(&self, why: &str) -> Verdict {
-        say(&format!(
-            "the declared resources could not be fetched before COMMAND: {why}"
-        ));
+        match self.plan.wanted {
+            Wanted::Agent => say(why),
+            Wanted::Resources => say(&format!(
+                "the declared resources could not be fetched before COMMAND: {why}"
+            )),
+        }
         self.without(ErrorCode::Internal)
     }
 
     fn ask(&mut self) {
         let wait = self.left().min(LONGEST_QUESTION).as_secs();
+        let what = match self.plan.wanted {
+            Wanted::Agent => format!("GET {HEALTH_PATH}"),
+            Wanted::Resources => format!("GET {READY_PATH}?wait={wait}"),
+        };
         // One that cannot be asked now is asked again after a pause.
-        self.question =
-            Question::ask(&self.plan.socket, &format!("GET {READY_PATH}?wait={wait}")).ok();
+        self.question = Question::ask(&self.plan.socket, &what).ok();
         self.timer.start(PAUSE.min(self.left()));
         if self.question.is_some() {
             self.timer.start(self.left());
@@ -159,15 +179,16 @@ impl Prefetch {
 
     fn over(&self) -> Verdict {
         let limit = self.plan.limit.as_secs();
-        match &self.reason {
-            Some(error) => {
+        match (&self.reason, self.plan.wanted) {
+            (Some(error), _) => {
                 say(&format!(
                     "not all declared resources could be fetched within {limit} s: {}",
                     plain(&error.message)
                 ));
                 say_hint(error);
             }
-            None => say(&format!(
+            (None, Wanted::Agent) => say(&format!("the agent did not answer within {limit} s")),
+            (None, Wanted::Resources) => say(&format!(
                 "the agent did not say within {limit} s whether the declared resources can be fetched"
             )),
         }
@@ -176,7 +197,10 @@ impl Prefetch {
 
     fn without(&self, why: ErrorCode) -> Verdict {
         if self.plan.required {
-            say("COMMAND is not started, because they are required");
+            say(match self.plan.wanted {
+                Wanted::Agent => NOT_WITHOUT,
+                Wanted::Resources => "COMMAND is not started, because they are required",
+            });
             return Verdict::Stop((self.plan.code_of)(why));
         }
         say("COMMAND starts all the same; the agent goes on trying");

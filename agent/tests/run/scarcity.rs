@@ -93,6 +93,32 @@ fn without_proc_and_without_devices() {
 }
 
 #[test]
+fn where_the_agent_starts_and_ends_at_once() {
+    let place = Place::new();
+    // What `run` takes for its own program: something that says why it cannot go on, as an agent does.
+    let agent = place.file("agent");
+    fs::write(&agent, "#!/bin/sh\necho no room for me >&2\nexit 120\n").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&agent, executable).unwrap();
+    let script = format!(
+        "mount -t tmpfs none /proc; mkdir /proc/self; ln -s {} /proc/self/exe",
+        agent.display()
+    );
+    let output = without(&place, &script, &REQUIRED);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(122), "{errors}");
+    assert_eq!(text(&output.stdout), "");
+    for said in [
+        "no room for me",
+        "the agent ended with code 120",
+        "COMMAND is not started, because an agent is required",
+    ] {
+        assert!(errors.contains(said), "{errors}");
+    }
+    check(&without(&place, &script, &RUN), "", "not required");
+}
+
+#[test]
 fn without_a_home_and_almost_without_environment() {
     let place = Place::new();
     let output = Command::new(BINARY)
