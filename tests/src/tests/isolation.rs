@@ -50,6 +50,24 @@ fn the_commands_status_and_arguments_are_its_own() {
 }
 
 #[test]
+fn an_agents_usual_place_is_the_namespaces_own_where_there_can_be_one() {
+    // Two of them, one in the other, with a file of the outer one's in that place.
+    let wrapper = concat!(env!("CARGO_MANIFEST_DIR"), "/isolated");
+    let nested = "
+        touch /run/jobcred/outer
+        before=$(ls -A /run)
+        inside=$(\"$0\" sh -c 'ls -A /run/jobcred; touch /run/jobcred/inner; ls -A /run')
+        [ \"$inside\" = \"$before\" ]
+        ls -A /run/jobcred";
+    let output = isolated(&["sh", "-ec", nested, wrapper]);
+    assert_eq!(stdout(&output), "outer\n");
+    // Where it cannot be made.
+    let without = "mount -t tmpfs -o ro none /run; exec \"$0\" ls -A /run";
+    let words = ["unshare", "--mount", "sh", "-ec", without, wrapper];
+    assert_eq!(stdout(&isolated(&words)), "");
+}
+
+#[test]
 fn names_and_the_metadata_address_can_be_had() {
     let script = "echo $JOBCRED_ISOLATED; getent hosts myreg.azurecr.io; ip -br -4 addr show lo";
     let output = isolated(&[
