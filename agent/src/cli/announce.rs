@@ -4,13 +4,16 @@ use crate::strategy::reason;
 use crate::strategy::{Choice, Selection, StartError, Strategy, Upstream};
 use crate::supervisor::say;
 
-/// Says who, why and how long; only what went wrong when `quiet`. `is_held`: whether COMMAND waits for declared resources.
+/// Says who, why and how long; only what went wrong when `quiet`, to which it does not count that there is no identity here.
+/// `is_held`: whether COMMAND waits for declared resources.
 pub(super) fn start(selection: &Selection, quiet: bool, is_held: bool) {
     match &selection.outcome {
         // What becomes of COMMAND is said by who holds it.
         Err(error) if is_held => refusal(error),
+        Err(error) if quiet && error.code == reason::NOTHING_FOUND => {}
         Err(error) => {
-            refusal(error);
+            in_short(error);
+            near_misses(selection);
             say("COMMAND runs all the same; token requests are answered with this reason");
         }
         Ok(_) if quiet => {}
@@ -24,6 +27,7 @@ pub(super) fn start(selection: &Selection, quiet: bool, is_held: bool) {
                 }
             }
             say(&format!("why: {}", selection.explanation.message));
+            near_misses(selection);
             say(&format!("outages: {}", outage(choice)));
         }
     }
@@ -33,6 +37,22 @@ pub(super) fn start(selection: &Selection, quiet: bool, is_held: bool) {
 pub(super) fn refusal(error: &StartError) {
     say(&format!("no token can be had: {}", error.message));
     error.hint.lines().for_each(say);
+}
+
+/// The same to a person whose COMMAND runs all the same. Where the ways out are many, where to read them.
+fn in_short(error: &StartError) {
+    if error.code == reason::NOTHING_FOUND {
+        say("no token can be had: nothing here leads to an identity");
+        say("`jobcred explain` says what was looked for, and what to do");
+    } else {
+        refusal(error);
+    }
+}
+
+fn near_misses(selection: &Selection) {
+    for notice in selection.near_misses() {
+        say(&format!("but: {}", notice.message));
+    }
 }
 
 fn who(choice: &Choice) -> String {

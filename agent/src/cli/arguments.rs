@@ -182,7 +182,8 @@ pub(super) struct RunOptions {
     /// Lead COMMAND's Azure SDKs to jobcred alone, past the platform's own endpoint and past credentials in the environment
     #[arg(long)]
     pub(super) exclusive: bool,
-    /// Do not say at start who, why, and how long an outage could last, nor after a failure that no request failed
+    /// Do not say at start who, why, and how long an outage could last, or that nothing leads to an identity; nor after a failure that
+    /// no request failed
     #[arg(long, short)]
     pub(super) quiet: bool,
     /// COMMAND and its arguments

@@ -3,7 +3,7 @@
 use jobcred_wire::{Notice, Severity};
 
 use super::candidate::View;
-use super::reading::{Address, Id};
+use super::reading::{Address, Id, is_meant_as_guid};
 use super::{Choice, Strategy, Upstream, endpoint, evidence, reason};
 
 /// The notices about single variables and about the choice itself.
@@ -48,7 +48,14 @@ fn notice(
 }
 
 fn placeholders(view: &View<'_>, notices: &mut Vec<Notice>) {
-    if view.client_id == Id::Placeholder {
+    let client_id = view.variable("DEFAULT_IDENTITY_CLIENT_ID");
+    if view.client_id == Id::Placeholder && client_id.is_some_and(is_meant_as_guid) {
+        notices.push(warning(
+            reason::CLIENT_ID_NEAR_MISS,
+            "DEFAULT_IDENTITY_CLIENT_ID looks as if it was meant to be a GUID, but is none, and counts as absent.",
+            "The platform sets this variable. Where you do, copy the identity's client id whole: 32 digits, four hyphens, nothing around them.",
+        ));
+    } else if view.client_id == Id::Placeholder {
         notices.push(info(
             reason::PLACEHOLDER_CLIENT_ID,
             "DEFAULT_IDENTITY_CLIENT_ID holds a placeholder and counts as absent: the compute has no identity assigned.",

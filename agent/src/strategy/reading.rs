@@ -37,6 +37,12 @@ impl Id {
     }
 }
 
+/// Whether what is no GUID was meant as one: most of the 32 digits are there, and not only zeros, which stand for nobody.
+pub(super) fn is_meant_as_guid(text: &str) -> bool {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    (24..=40).contains(&digits.len()) && digits.iter().any(|digit| *digit != b'0')
+}
+
 /// A variable that should hold an endpoint's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {

@@ -89,6 +89,7 @@ codes! {
         PLACEHOLDER_CLIENT_ID = "placeholder_client_id": "`DEFAULT_IDENTITY_CLIENT_ID` is a placeholder and counts as absent.";
         PLACEHOLDER_ENDPOINT = "placeholder_endpoint": "An endpoint variable is a placeholder and counts as absent.";
         PLACEHOLDER_AZURE_CLIENT_ID = "placeholder_azure_client_id": "`AZURE_CLIENT_ID` is no GUID; SDKs will ask for an identity of that name.";
+        CLIENT_ID_NEAR_MISS = "client_id_near_miss": "`DEFAULT_IDENTITY_CLIENT_ID` looks like a GUID but is none, and counts as absent.";
         OBO_FLAG_NEAR_MISS = "obo_flag_near_miss": "`AZUREML_OBO_ENABLED` looks like True but is not exactly that.";
         CONFLICT_USER_AND_COMPUTE = "conflict_user_and_compute": "Both the user's and a compute identity are announced.";
         CONFLICT_USER_ON_KUBERNETES = "conflict_user_on_kubernetes": "User identity is announced in a Kubernetes pod.";

@@ -97,6 +97,27 @@ impl Selection {
     }
 }
 
+impl Selection {
+    /// The notices of variables that are nearly right, and that would have led elsewhere if they were.
+    pub fn near_misses(&self) -> impl Iterator<Item = &Notice> {
+        let reason_of = |strategy: Strategy| {
+            let mut candidates = self.explanation.candidates.iter();
+            let found = candidates.find(|candidate| candidate.strategy == strategy.name());
+            found.map(|candidate| candidate.reason.as_str())
+        };
+        let is_configured = self.explanation.reason == reason::CONFIGURED;
+        let is_users = reason_of(Strategy::UserIdentity) == Some(reason::OBO_ENABLED);
+        let is_placeholder =
+            reason_of(Strategy::ComputeIdentity) == Some(reason::CLIENT_ID_PLACEHOLDER);
+        let notices = self.explanation.notices.iter();
+        notices.filter(move |notice| match notice.code.as_str() {
+            reason::OBO_FLAG_NEAR_MISS => !is_configured,
+            reason::CLIENT_ID_NEAR_MISS => !is_configured && !is_users && is_placeholder,
+            _ => false,
+        })
+    }
+}
+
 /// Whether the probe of IMDS should be made: it may be, and its result would change the choice.
 #[must_use]
 pub fn wants_probe(facts: &Facts, config: &Config) -> bool {

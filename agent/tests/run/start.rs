@@ -47,6 +47,52 @@ fn without_an_identity_the_command_runs_and_requests_are_answered_with_the_reaso
 }
 
 #[test]
+fn that_there_is_no_identity_takes_three_lines_and_none_when_quiet() {
+    let place = Place::new();
+    let said = text(&place.output(&["run", "--", "true"]).stderr);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "jobcred: no token can be had: nothing here leads to an identity",
+            "jobcred: `jobcred explain` says what was looked for, and what to do",
+            "jobcred: COMMAND runs all the same; token requests are answered with this reason",
+        ]
+    );
+    let explained = text(&place.output(&["explain"]).stdout);
+    assert!(explained.contains("A laptop: "), "{explained}");
+    assert_eq!(text(&place.output(&["run", "-q", "--", "true"]).stderr), "");
+}
+
+#[test]
+fn what_is_nearly_right_is_said_where_it_decided() {
+    let place = Place::new();
+    let said = |variables: &[(&str, &str)], options: &[&str]| {
+        let mut run = place.jobcred(&["run"]);
+        run.args(options).args(["--", "true"]);
+        run.env("MSI_ENDPOINT", "http://127.0.0.1:9/")
+            .env("MSI_SECRET", "a secret of some length")
+            .envs(variables.iter().copied());
+        text(&run.output().unwrap().stderr)
+    };
+    let flag = ("AZUREML_OBO_ENABLED", "true");
+    let cut_short = (
+        "DEFAULT_IDENTITY_CLIENT_ID",
+        "11111111-2222-3333-4444-55555555555",
+    );
+    for near_miss in [flag, cut_short] {
+        let errors = said(&[near_miss], &[]);
+        let line = format!("jobcred: but: {} looks as if it was meant", near_miss.0);
+        assert_eq!(errors.matches(&line).count(), 1, "{errors}");
+        assert!(!said(&[near_miss], &["-q"]).contains("but:"));
+        let configured = ["--strategy", "system-identity"];
+        assert!(!said(&[near_miss], &configured).contains("but:"));
+    }
+    let placeholder = ("DEFAULT_IDENTITY_CLIENT_ID", "clientid");
+    assert!(!said(&[placeholder], &[]).contains("but:"));
+}
+
+#[test]
 fn required_stops_before_the_command() {
     let place = Place::new();
     let trace = place.file("trace");
