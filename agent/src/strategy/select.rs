@@ -5,7 +5,7 @@ use jobcred_wire::{Candidate, Explanation, Notice, Outcome};
 use super::candidate::{Finding, ORDER, Verdict, View, consider};
 use super::{
     Choice, Facts, ProbeResult, Selection, StartError, Strategy, bypass, conflict, endpoint,
-    evidence, federation, notice, reason,
+    evidence, federation, notice, reason, stand_in,
 };
 use crate::config::Config;
 
@@ -62,6 +62,11 @@ pub fn select(facts: &Facts, config: &Config) -> Selection {
         reason: code.to_owned(),
         message,
         upstream: outcome.as_ref().ok().map(Choice::upstream_in_words),
+        sdks: Some(stand_in::in_words(
+            config,
+            &facts.environment,
+            outcome.as_ref(),
+        )),
         candidates: findings
             .into_iter()
             .map(|(strategy, finding)| candidate(strategy, finding, decided, config.strategy))
@@ -87,6 +92,7 @@ impl Selection {
                 reason: error.code.to_owned(),
                 message: sentence(&error.message),
                 upstream: None,
+                sdks: None,
                 candidates: Vec::new(),
                 notices: vec![way_out(&error)],
                 principal: None,

@@ -4,7 +4,7 @@
 //! platform's endpoint would have given, must not be refused because jobcred was put in front of the command.
 
 use super::reading::Id;
-use super::{Choice, Strategy, Upstream};
+use super::{Choice, StartError, Strategy, Upstream};
 use crate::config::{Config, Dialect, UserDialects};
 use crate::platform::Environment;
 
@@ -65,6 +65,43 @@ pub fn stand_in(config: &Config, platform: &Environment, choice: Option<&Choice>
     StandIn { dialects, remark }
 }
 
+/// Whether `run` leads COMMAND's SDKs to jobcred, and by which dialects or why not, as a sentence.
+#[must_use]
+pub(super) fn in_words(
+    config: &Config,
+    platform: &Environment,
+    choice: Result<&Choice, &StartError>,
+) -> String {
+    let Ok(choice) = choice else {
+        return "`run` does not lead Azure SDKs here, because there is no identity.".to_owned();
+    };
+    let StandIn { dialects, remark } = stand_in(config, platform, Some(choice));
+    if !dialects.is_empty() {
+        let names: Vec<_> = dialects.iter().map(|dialect| dialect.name()).collect();
+        return format!("`run` leads Azure SDKs here ({}).", names.join(", "));
+    }
+    let in_the_way = IN_THE_WAY.iter().find(|name| platform.get(name).is_some());
+    let why = match (remark, in_the_way) {
+        (Some(remark), _) => remark.to_owned(),
+        (None, _) if config.dialects.is_some() => "`dialects` names none".to_owned(),
+        (None, _) if !gives_all_there_is(choice) => format!(
+            "the platform may give them other identities than that of {}; `run --exclusive` leads them here",
+            choice.strategy
+        ),
+        (None, Some(name)) => {
+            format!("{name} is set already; `run --exclusive` leads them here")
+        }
+        (None, None) if config.user_dialects == UserDialects::Refuse => {
+            "`user_dialects` refuses them the user's tokens".to_owned()
+        }
+        (None, None) => {
+            "there are signs of another identity beside the user's; `run --exclusive` leads them here"
+                .to_owned()
+        }
+    };
+    format!("`run` does not lead Azure SDKs here: {why}.")
+}
+
 /// Whether there are signs of an identity beside the user's: the compute's, or a pod's. The platform says that a job has none, but
 /// code that asks for one which there is must neither get the user instead nor be refused.
 fn has_another_identity(platform: &Environment) -> bool {
@@ -105,7 +142,7 @@ fn may_act_for_a_user(choice: Option<&Choice>) -> bool {
 mod tests {
     use url::Url;
 
-    use super::{StandIn, stand_in};
+    use super::{StandIn, in_words, stand_in};
     use crate::config::{Config, Dialect, UserDialects};
     use crate::platform::Environment;
     use crate::strategy::{Choice, Strategy, Upstream};
@@ -129,12 +166,15 @@ mod tests {
         }
     }
 
-    fn given(config: &Config, variables: &[(&str, &str)], choice: &Choice) -> StandIn {
-        let environment: Environment = variables
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        variables
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        stand_in(config, &environment, Some(choice))
+            .collect()
+    }
+
+    fn given(config: &Config, variables: &[(&str, &str)], choice: &Choice) -> StandIn {
+        stand_in(config, &environment(variables), Some(choice))
     }
 
     #[test]
@@ -239,6 +279,41 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(given(&refusing, &[], &choice), StandIn::default());
+    }
+
+    #[test]
+    fn where_sdks_are_led_is_said_with_the_reason() {
+        let said = |config: &Config, variables: &[(&str, &str)], choice: &Choice| {
+            in_words(config, &environment(variables), Ok(choice))
+        };
+        let cluster = choice(Strategy::ComputeIdentity, azure_ml());
+        let text = said(&Config::default(), &[], &cluster);
+        assert_eq!(text, "`run` leads Azure SDKs here (app_service).");
+        let taken = [("IDENTITY_ENDPOINT", "http://127.0.0.1:1/")];
+        let text = said(&Config::default(), &taken, &cluster);
+        assert!(
+            text.contains("here: IDENTITY_ENDPOINT is set already"),
+            "{text}"
+        );
+        let system = choice(Strategy::SystemIdentity, azure_ml());
+        let text = said(&Config::default(), &[], &system);
+        assert!(
+            text.contains("other identities") && text.contains("--exclusive"),
+            "{text}"
+        );
+        let none = Config {
+            dialects: Some(Vec::new()),
+            ..Config::default()
+        };
+        let text = said(&none, &[], &cluster);
+        assert!(text.contains("`dialects` names none"), "{text}");
+        let user = choice(Strategy::UserIdentity, azure_ml());
+        let another = [("AZURE_FEDERATED_TOKEN_FILE", "/token")];
+        let text = said(&Config::default(), &another, &user);
+        assert!(
+            text.contains("another identity beside the user's"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub struct Explanation {
     /// What is asked upstream, in words, without secrets: endpoint and the client id sent, if any.
     #[serde(default)]
     pub upstream: Option<String>,
+    /// Whether `run` leads its command's Azure SDKs to jobcred, and by which dialects or why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sdks: Option<String>,
     /// Every strategy in the order it was considered, the chosen one included.
     pub candidates: Vec<Candidate>,
     /// Conflicts, placeholders, variables by which SDKs bypass jobcred.

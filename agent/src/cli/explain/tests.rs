@@ -50,6 +50,7 @@ fn the_choice_comes_first_with_its_reason_and_its_code() {
     assert!(text.starts_with("* compute-identity\n"), "{text}");
     for line in [
         "  why        The compute names its managed identity by client id.",
+        "  sdks       `run` leads Azure SDKs here (app_service).",
         "  code       client_id_given",
         "ways around jobcred",
         "  - bypass_old_sdk",

@@ -70,6 +70,9 @@ fn outcome(page: &mut Page, explanation: &Explanation) {
     if let Some(upstream) = &explanation.upstream {
         label(page, "asks", Look::Plain, upstream);
     }
+    if let Some(sdks) = &explanation.sdks {
+        label(page, "sdks", Look::Plain, sdks);
+    }
     let fixes = explanation
         .notices
         .iter()
