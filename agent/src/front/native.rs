@@ -120,7 +120,10 @@ impl Handle for NativeApi {
                 Ok(reply::json(id, &serde_json::json!({"status": "ok"})))
             }
             (jobcred_wire::READY_PATH, &Method::GET) => match self.service() {
-                Ok(service) => Ok(readiness::answer(id, &service.broker, query).await),
+                Ok(service) => {
+                    let trouble = || self.transport.as_ref()?.trouble();
+                    Ok(readiness::answer(id, &service.broker, query, trouble).await)
+                }
                 Err(error) if self.is_own_fault || self.is_disagreed() => {
                     Err(error.with_kind(ErrorCode::Internal))
                 }

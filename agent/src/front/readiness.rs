@@ -15,8 +15,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const MOST_NAMED: usize = 3;
 
 /// Answers once every declared token exists or one is refused for good, and after the time that `query` allows at the
-/// latest; without one at once.
-pub(super) async fn answer(id: RequestId, broker: &Broker, query: &str) -> Reply {
+/// latest; without one at once. `trouble` is why a request that has not come to its end is being sent again, where one is.
+pub(super) async fn answer(
+    id: RequestId,
+    broker: &Broker,
+    query: &str,
+    trouble: impl Fn() -> Option<String>,
+) -> Reply {
     let wait = match wait(query) {
         Ok(wait) => wait,
         Err(error) => return reply::refuse(id, &error),
@@ -34,10 +39,14 @@ pub(super) async fn answer(id: RequestId, broker: &Broker, query: &str) -> Reply
             };
             return reply::json(id, &ready);
         }
-        let error = missing(&resources);
+        let error = missing(&resources, None);
         // With nothing declared only an agent that is ending is not ready.
         let is_settled = !error.is_transient() || resources.is_empty();
-        if is_settled || timeout_at(deadline, landing).await.is_err() {
+        if is_settled {
+            return reply::not_ready(id, &error, resources);
+        }
+        if timeout_at(deadline, landing).await.is_err() {
+            let error = missing(&resources, trouble().as_deref());
             return reply::not_ready(id, &error, resources);
         }
     }
@@ -62,8 +71,8 @@ fn wait(query: &str) -> Result<Duration, TokenError> {
 }
 
 /// Why it is not ready: what was refused for good, else what is still tried, else what jobcred itself does not hand out, which
-/// is no reason to keep a job from starting.
-fn missing(resources: &[DeclaredResource]) -> TokenError {
+/// is no reason to keep a job from starting. `trouble` is what is known of those whose first fetch is still tried.
+fn missing(resources: &[DeclaredResource], trouble: Option<&str>) -> TokenError {
     let (verb, kind, rest) = [
         (ResourceState::Refused, "was refused", ErrorCode::Rejected),
         (
@@ -90,9 +99,12 @@ fn missing(resources: &[DeclaredResource]) -> TokenError {
     let mut reasons: Vec<String> = rest
         .iter()
         .take(MOST_NAMED)
-        .map(|resource| match &resource.last_error {
-            Some(error) => format!("{} {verb}: {}", resource.resource, error.message),
-            None => format!("{} {verb}", resource.resource),
+        .map(|resource| {
+            let last = resource.last_error.as_ref().map(|error| &*error.message);
+            match last.or(trouble) {
+                Some(why) => format!("{} {verb}: {why}", resource.resource),
+                None => format!("{} {verb}", resource.resource),
+            }
         })
         .collect();
     if rest.len() > MOST_NAMED {
@@ -143,11 +155,11 @@ mod tests {
         let trying = resource("a", ResourceState::Trying, Some(ErrorCode::Transient));
         let refused = resource("b", ResourceState::Refused, Some(ErrorCode::Rejected));
         let ready = resource("c", ResourceState::Ready, None);
-        let error = missing(&[trying.clone(), refused, ready.clone()]);
+        let error = missing(&[trying.clone(), refused, ready.clone()], None);
         assert_eq!(error.kind(), ErrorCode::Rejected);
         assert_eq!(error.message(), "b was refused: b says rejected");
         assert_eq!(error.hint(), Some("look at b"));
-        let error = missing(&[trying, ready]);
+        let error = missing(&[trying, ready], Some("not this"));
         assert_eq!(error.kind(), ErrorCode::Transient);
         assert_eq!(error.message(), "a is not there yet: a says transient");
     }
@@ -157,14 +169,14 @@ mod tests {
         let disputed = resource("a", ResourceState::Disputed, Some(ErrorCode::Rejected));
         let trying = resource("b", ResourceState::Trying, Some(ErrorCode::Transient));
         let refused = resource("c", ResourceState::Refused, Some(ErrorCode::Rejected));
-        let error = missing(std::slice::from_ref(&disputed));
+        let error = missing(std::slice::from_ref(&disputed), None);
         assert_eq!(error.kind(), ErrorCode::Internal);
         assert_eq!(error.message(), "a is not handed out: a says rejected");
         assert_eq!(error.hint(), Some("look at a"));
         // What may still come, or be refused for good, decides.
-        let error = missing(&[disputed.clone(), trying.clone()]);
+        let error = missing(&[disputed.clone(), trying.clone()], None);
         assert_eq!(error.kind(), ErrorCode::Transient);
-        let error = missing(&[disputed, trying, refused]);
+        let error = missing(&[disputed, trying, refused], None);
         assert_eq!(error.kind(), ErrorCode::Rejected);
     }
 
@@ -173,7 +185,7 @@ mod tests {
         let all: Vec<_> = (0..10)
             .map(|number| resource(&number.to_string(), ResourceState::Trying, None))
             .collect();
-        let error = missing(&all);
+        let error = missing(&all, None);
         assert!(error.message().ends_with("; and 7 more"), "{error}");
         assert_eq!(error.kind(), ErrorCode::Transient);
     }

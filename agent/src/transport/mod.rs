@@ -19,6 +19,7 @@ mod tls;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -86,6 +87,8 @@ pub struct Transport {
     clock: Clock,
     /// Answers that said "too many requests".
     throttles: AtomicU64,
+    /// Why a request is being sent again, while one is.
+    trouble: Mutex<Option<String>>,
     journal: Journal,
 }
 
@@ -98,6 +101,7 @@ impl Transport {
             gates: Gates::default(),
             clock: config.clock,
             throttles: AtomicU64::new(0),
+            trouble: Mutex::default(),
             journal: Journal::default(),
         })
     }
@@ -112,6 +116,19 @@ impl Transport {
     #[must_use]
     pub fn throttles(&self) -> u64 {
         self.throttles.load(Ordering::Relaxed)
+    }
+
+    /// How the last attempt failed of a request that is being sent again; `None` while there is none.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn note_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// Sends one request once. A redirect is an error; any other status is an answer.
@@ -166,9 +183,23 @@ impl Transport {
                 jitter: retry::jitter(),
             });
             let Some(wait) = wait else {
+                if tries > 1 {
+                    self.note_trouble(None);
+                }
                 return result;
             };
-            tracing::debug!(endpoint = %request.endpoint(), tries, ?outcome, wait_ms = wait.as_millis(), "trying again");
+            let endpoint = request.endpoint();
+            self.note_trouble(Some(match &result {
+                Ok(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => {
+                    format!("{endpoint} says that it has too many requests (429)")
+                }
+                Ok(answer) => format!(
+                    "{endpoint} answers with status {}",
+                    answer.status().as_u16()
+                ),
+                Err(error) => error.to_string(),
+            }));
+            tracing::debug!(%endpoint, tries, ?outcome, wait_ms = wait.as_millis(), "trying again");
             tokio::time::sleep(wait).await;
         }
     }

@@ -141,6 +141,24 @@ fn when_time_is_over_the_command_starts_all_the_same_unless_required() {
 }
 
 #[test]
+fn a_wait_that_was_spent_on_a_busy_endpoint_says_so() {
+    let (aml, world) = cluster();
+    aml.script().set_default(Behavior::status(429));
+    let output = world
+        .jobcred(&["run", "--", "echo", "ran"])
+        .env("JOBCRED_PREFETCH_TIMEOUT", "2")
+        .run()
+        .succeeded();
+    assert_eq!(output.stdout, "ran\n");
+    let line = output
+        .stderr
+        .lines()
+        .find(|line| line.contains("within 2 s"));
+    let line = line.unwrap_or_else(|| panic!("{}", output.stderr));
+    assert!(line.contains("too many requests (429)"), "{line}");
+}
+
+#[test]
 fn a_wait_of_nothing_is_none() {
     let (aml, world) = cluster();
     aml.script().set_default(no_such_identity());
