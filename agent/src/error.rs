@@ -126,6 +126,15 @@ impl TokenError {
         self.issuer_code.as_deref()
     }
 
+    /// What is behind it, outermost first, for the log; `None` where there is nothing.
+    #[must_use]
+    pub fn causes(&self) -> Option<String> {
+        let causes: Vec<_> = std::iter::successors(self.source(), |&cause| cause.source())
+            .map(ToString::to_string)
+            .collect();
+        (!causes.is_empty()).then(|| causes.join(": "))
+    }
+
     /// Whether another try without any change can succeed soon.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -1,7 +1,5 @@
 //! One fetch per key, in a task of its own, for all who wait.
 
-use std::error::Error as _;
-use std::iter::successors;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -227,16 +225,13 @@ fn report(key: &Key, landing: &Landing, left: Option<Duration>) {
         }
         Ok(_) => tracing::info!(%key, life_left = left, "got a token"),
         Err(error) => {
-            let causes: Vec<_> = successors(error.source(), |&cause| cause.source())
-                .map(ToString::to_string)
-                .collect();
             tracing::warn!(
                 %key,
                 life_left = left,
                 code = %error.kind(),
                 issuer_code = error.issuer_code(),
                 error = %error,
-                cause = causes.join(": "),
+                cause = error.causes(),
                 "got no token"
             );
         }

@@ -71,7 +71,7 @@ pub(super) fn report(error: &Error) -> i32 {
     }
     if let Some(id) = error.request_id() {
         say(&format!(
-            "the agent's log has more, at level info, under request {}",
+            "request {}: the agent's log has more of it where that has the level info (JOBCRED_LOG=info; under `run` it is warn)",
             output::plain(id)
         ));
     }

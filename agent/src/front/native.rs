@@ -143,7 +143,7 @@ impl Handle for NativeApi {
             Err(error) => {
                 tracing::info!(
                     request.id = %id, %peer, path, code = %error.kind(), error = %error,
-                    issuer.code = error.issuer_code(), cause = reply::causes(&error),
+                    issuer.code = error.issuer_code(), cause = error.causes(),
                     "refused"
                 );
                 if error.kind() == ErrorCode::Denied {

@@ -206,21 +206,6 @@ fn refusal<T: Serialize>(
     other(status, id, body.into(), retry_after)
 }
 
-/// The causes of `error`, outermost first, for the log.
-#[must_use]
-pub fn causes(error: &TokenError) -> String {
-    let mut text = String::new();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}
-
 fn reply(status: StatusCode, id: RequestId, content_type: &'static str, body: Bytes) -> Reply {
     let mut reply = Response::new(Either::Left(Full::new(body)));
     *reply.status_mut() = status;
@@ -248,7 +233,7 @@ mod tests {
     use http_body_util::BodyExt;
     use jobcred_wire::{ErrorBody, ErrorCode};
 
-    use super::{RequestIds, causes, refuse};
+    use super::{RequestIds, refuse};
     use crate::error::TokenError;
 
     #[tokio::test]
@@ -266,6 +251,7 @@ mod tests {
         assert!(!String::from_utf8_lossy(&body).contains("inner cause"));
         let body: ErrorBody = serde_json::from_slice(&body).unwrap();
         assert_eq!(body.error.request_id, id);
-        assert_eq!(causes(&error), "the inner cause");
+        assert_eq!(error.causes().unwrap(), "the inner cause");
+        assert_eq!(TokenError::new(ErrorCode::Transient, "busy").causes(), None);
     }
 }

@@ -31,7 +31,7 @@ pub use self::offers::{Endpoints, Kept};
 
 use self::query::Query;
 use super::native::NativeApi;
-use super::reply::{Reply, RequestId, causes};
+use super::reply::{Reply, RequestId};
 use crate::config::Dialect;
 use crate::error::TokenError;
 
@@ -120,7 +120,7 @@ impl IdentityEndpoint {
             Err(error) => {
                 tracing::info!(
                     request.id = %id, %caller, dialect = shape.name(), code = %error.kind(), error = %error,
-                    issuer.code = error.issuer_code(), cause = causes(&error),
+                    issuer.code = error.issuer_code(), cause = error.causes(),
                     "refused"
                 );
                 if error.kind() == ErrorCode::Denied {
