@@ -283,7 +283,7 @@ async fn open(settings: &Settings) -> Result<UnixStream, Error> {
         };
         attempts.push(found);
     }
-    Err(Error::no_agent(&attempts, foreign))
+    Err(Error::no_agent(&attempts, foreign, settings.is_given))
 }
 
 /// Connects, and tries again while the backlog is full: the kernel tells a non-blocking connect so at once, and has

@@ -163,7 +163,8 @@ impl Error {
     }
 
     /// No place had an agent. When one had somebody else's listener, that is the more useful thing to say.
-    pub(crate) fn no_agent(attempts: &[Attempt], foreign: Option<u32>) -> Self {
+    /// `is_given`: whether the program itself named the one place.
+    pub(crate) fn no_agent(attempts: &[Attempt], foreign: Option<u32>, is_given: bool) -> Self {
         let list: Vec<String> = attempts
             .iter()
             .map(|attempt| format!("{} ({})", attempt.path.display(), attempt.found))
@@ -190,9 +191,11 @@ impl Error {
             None if attempts.len() == 1 => Self::with(
                 ErrorKind::AgentGone,
                 format!("no jobcred agent answers at {list}"),
-                Some(
-                    "JOBCRED_SOCKET, or whoever made this client, names that place: see whether the agent still runs, or is starting",
-                ),
+                Some(if is_given {
+                    "that is the path that was asked for: see whether it is the right one, and whether the agent still runs, or is starting"
+                } else {
+                    "JOBCRED_SOCKET names that place: see whether the agent still runs, or is starting"
+                }),
                 None,
             ),
             // One that is busy is one, and what this process has run out of says nothing of any.
@@ -333,16 +336,19 @@ mod tests {
             found: "nothing there".to_owned(),
             is_open: false,
         });
-        let error = Error::no_agent(&attempts, None);
+        let error = Error::no_agent(&attempts, None, false);
         let text = error.to_string();
         for part in ["/run/a (nothing there)", "/tmp/b", "jobcred run -- COMMAND"] {
             assert!(text.contains(part), "{text}");
         }
         assert_eq!(error.code(), ErrorCode::Unavailable);
-        let error = Error::no_agent(&attempts[..1], None);
+        let given = Error::no_agent(&attempts[..1], None, true).to_string();
+        assert!(!given.contains("JOBCRED_SOCKET"), "{given}");
+        let error = Error::no_agent(&attempts[..1], None, false);
+        assert!(error.to_string().contains("JOBCRED_SOCKET"), "{error}");
         assert_eq!(error.kind(), ErrorKind::AgentGone);
         assert_eq!(error.code(), ErrorCode::Transient);
-        let error = Error::no_agent(&attempts, Some(7));
+        let error = Error::no_agent(&attempts, Some(7), false);
         assert_eq!(error.kind(), ErrorKind::Untrusted);
         assert!(error.to_string().contains("uid 7"));
     }

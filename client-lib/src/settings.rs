@@ -28,6 +28,8 @@ type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) paths: Vec<PathBuf>,
+    /// Whether the program itself named the one path.
+    pub(crate) is_given: bool,
     pub(crate) owner: OwnerRule,
     /// What is wrong with the environment, said by whoever would connect.
     mistake: Option<Error>,
@@ -91,6 +93,7 @@ impl Builder {
     }
 
     pub(crate) fn settle(self) -> Settings {
+        let is_given = self.socket.is_some();
         let paths = match (self.socket, self.search) {
             (Some(path), _) => vec![path],
             (None, Some(search)) => search.paths(),
@@ -102,6 +105,7 @@ impl Builder {
         };
         Settings {
             paths,
+            is_given,
             owner: OwnerRule {
                 own_uid: platform::own_uid(),
                 agent_uid: agent_uid.as_ref().ok().copied().flatten(),

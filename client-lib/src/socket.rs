@@ -149,7 +149,7 @@ fn open(settings: &Settings, deadline: Instant) -> Result<UnixStream, Error> {
         };
         attempts.push(found);
     }
-    Err(Error::no_agent(&attempts, foreign))
+    Err(Error::no_agent(&attempts, foreign, settings.is_given))
 }
 
 /// What is said of a socket that this user may not connect to.

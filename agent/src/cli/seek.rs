@@ -7,7 +7,7 @@ use jobcred_client::{Builder, Client, Error, ErrorKind};
 use jobcred_wire::{SOCKET_VARIABLE, SocketSearch};
 
 use super::arguments::GlobalOptions;
-use super::setup::Setup;
+use super::setup::{Setup, check_log};
 use super::{exit, output};
 use crate::config::FILE_VARIABLE;
 use crate::platform::Environment;
@@ -19,8 +19,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Fills in the socket that the configuration file names, where neither a flag nor the variable does.
 ///
 /// # Errors
-/// The report of all mistakes in the configuration, where there is a file.
+/// The report of all mistakes in the configuration, where there is a file, and of a `--log` that is none.
 pub(super) fn settle(options: &mut GlobalOptions) -> Result<(), String> {
+    check_log(options)?;
     let environment = Environment::of_process();
     let has_file = options.config.is_some() || environment.get(FILE_VARIABLE).is_some();
     if options.socket.is_none() && environment.get(SOCKET_VARIABLE).is_none() && has_file {

@@ -66,6 +66,18 @@ impl Setup {
     }
 }
 
+/// Whether `--log` is a filter of the log, for a command that reads no configuration.
+///
+/// # Errors
+/// The report of the mistake.
+pub(super) fn check_log(options: &GlobalOptions) -> Result<(), String> {
+    let only = GlobalOptions {
+        log: options.log.clone(),
+        ..GlobalOptions::default()
+    };
+    load(&only, &Environment::default(), None).map(|_| ())
+}
+
 fn outside() -> Outside {
     Outside {
         environment: platform_environment(&Environment::of_process()),

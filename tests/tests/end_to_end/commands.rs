@@ -86,6 +86,43 @@ fn a_wrong_command_line_is_told_apart_from_a_failure() {
 }
 
 #[test]
+fn a_log_level_that_is_none_is_a_mistake_to_every_command() {
+    let world = World::new();
+    for command in ["token", "status", "wait", "health", "env"] {
+        let output = world.jobcred(&[command, "--log", "loud"]).run();
+        assert_eq!(output.code, Some(2), "{command}: {}", output.stderr);
+        for part in ["--log", "loud", "it is not a level", "debug"] {
+            assert!(output.stderr.contains(part), "{command}: {}", output.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_socket_that_is_named_by_a_flag_is_not_said_to_be_the_variables() {
+    let world = World::new();
+    let output = world
+        .jobcred(&["token", "--socket", "/not/there.sock"])
+        .run();
+    assert_eq!(output.code, Some(123));
+    assert!(
+        output.stderr.contains("/not/there.sock"),
+        "{}",
+        output.stderr
+    );
+    assert!(
+        !output.stderr.contains("JOBCRED_SOCKET"),
+        "{}",
+        output.stderr
+    );
+    let output = world.jobcred(&["token"]).run();
+    assert!(
+        output.stderr.contains("JOBCRED_SOCKET"),
+        "{}",
+        output.stderr
+    );
+}
+
+#[test]
 fn token_shows_whose_it_is_and_only_raw_shows_it() {
     let (aml, world) = cluster();
     let _agent = world.agent();
