@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::arguments::{AgentOptions, GlobalOptions};
 use super::log::{SharedStage, Stage};
+use super::place::SANDBOX_ASIDE;
 use super::setup::Setup;
 use super::supervised::Beginning;
 use super::tenure::Tenure;
@@ -219,6 +220,11 @@ async fn serve(
         announce::start(&selection, quiet, is_held);
     }
     if let (Some(file), false) = (&file, supervised) {
+        if is_aside(setup) {
+            say(&format!(
+                "{SANDBOX_ASIDE}: it has a path of its own, for clients that are given it (JOBCRED_SOCKET)"
+            ));
+        }
         say(&format!("listening at {}", file.path().display()));
     }
     let agent = Agent::assemble(
@@ -274,12 +280,18 @@ async fn ended(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stop| stop).await;
 }
 
+/// Whether a socket of our own is not where clients look unasked.
+fn is_aside(setup: &Setup) -> bool {
+    let config = &setup.config;
+    let (environment, uid) = (&setup.outside.environment, setup.outside.own_uid);
+    config.strategy == Some(Strategy::Sandbox) && !place::is_chosen(config, environment, uid)
+}
+
 /// A socket of our own.
 fn bind(setup: &Setup) -> Result<(UnixListener, Option<SocketFile>), BindError> {
     let config = &setup.config;
     let (environment, uid) = (&setup.outside.environment, setup.outside.own_uid);
-    let sandbox = config.strategy == Some(Strategy::Sandbox);
-    let bound: BoundSocket = if sandbox && !place::is_chosen(config, environment, uid) {
+    let bound: BoundSocket = if is_aside(setup) {
         place::bind_alone(setup)?
     } else {
         let paths = place::candidates(config, environment, uid);

@@ -13,6 +13,9 @@ use crate::front::socket::{BindError, BoundSocket, first_of};
 use crate::platform::{Environment, Processes};
 use crate::strategy::{Facts, Strategy};
 
+/// Why a sandbox is not where clients look unasked.
+pub(super) const SANDBOX_ASIDE: &str = "a sandbox is never found by accident";
+
 /// A part at an agent, and why it is not where it would be looked for, if it is not.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -84,7 +87,7 @@ pub(super) fn for_run(setup: &Setup, mark: Option<&Mark>) -> Result<Place, BindE
             Err(error) => return Err(error),
         }
     } else {
-        aside = Some("a sandbox is never found by accident".to_owned());
+        aside = Some(SANDBOX_ASIDE.to_owned());
     }
     let seat = alone(&paths, setup, mark)?;
     Ok(Place { seat, aside })

@@ -3,6 +3,7 @@
 use std::fs;
 
 use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, Secrets};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{World, binary};
@@ -530,6 +531,20 @@ fn the_sandbox_is_marked_and_apart() {
     assert_eq!(json["claims"]["sandbox"], true);
     assert_eq!(aml.requests().len(), 0);
     agent.is_unharmed();
+    // An agent in the foreground does not take the usual place either, and says why.
+    let mut sidecar = world
+        .jobcred(&["agent", "--sandbox"])
+        .env("JOBCRED_GRACE", "0");
+    sidecar = sidecar.env("JOBCRED_SOCKET", "/run/jobcred/agent.sock");
+    let sidecar = sidecar.start();
+    sidecar.wait_for_stderr("listening at");
+    assert!(
+        sidecar.stderr().contains("never found by accident"),
+        "{}",
+        sidecar.stderr()
+    );
+    sidecar.signal(Signal::SIGTERM);
+    sidecar.finish().succeeded();
     // Neither a file nor a variable can turn a job into one.
     let sneaked = world
         .jobcred(&["agent"])
