@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
+use jobcred_wire::ErrorCode;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -210,9 +211,16 @@ impl Supervisor {
     /// to a COMMAND that has only just begun.
     fn hold(&mut self, entry: &Entry, plan: PrefetchPlan) -> Held {
         let mut kept = Vec::new();
+        let required = plan.required.then_some(plan.code_of);
         // Without a timer nothing could end the wait.
-        let Ok(mut prefetch) = Prefetch::begin(plan) else {
-            return Held::Start(kept);
+        let mut prefetch = match (Prefetch::begin(plan), required) {
+            (Ok(prefetch), _) => prefetch,
+            (Err(_), None) => return Held::Start(kept),
+            (Err(error), Some(code_of)) => {
+                say(&format!("cannot wait for the agent: {error}"));
+                say(NOT_WITHOUT);
+                return Held::End(Ending::Exited(code_of(ErrorCode::Internal)));
+            }
         };
         loop {
             self.reap();
