@@ -53,7 +53,9 @@ pub(super) fn env(global: &GlobalOptions, options: &EnvOptions) -> i32 {
         for (name, value) in tool.variables() {
             print_variable(name, value);
         }
-        let address = endpoint.iter().find(|(name, _)| name == "IDENTITY_ENDPOINT");
+        let address = endpoint
+            .iter()
+            .find(|(name, _)| name == "IDENTITY_ENDPOINT");
         if let (Some(name), Some((_, address))) = (tool.name_of_endpoint(), address) {
             print_variable(name, address);
         }
