@@ -238,3 +238,69 @@ fn client(connect: Duration, total: Duration) -> Client {
 const NOT_FOUND: &str = "credentials not found in native keychain";
 const NO_SERVER: &str = "no credentials server URL";
 const NO_USERNAME: &str = "no credentials username";
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
+    use super::{Asked, get, store};
+
+    const SECRET: &str = "hunter2hunter2";
+
+    /// Hosts about which no agent is asked: by `store` those of Azure, and by both those that never get a credential.
+    const NEVER: [&str; 6] = [
+        "mcr.microsoft.com",
+        "https://mcr.microsoft.com/v2/",
+        "a.westeurope.data.azurecr.io",
+        "user:hunter2hunter2@myreg.azurecr.io",
+        "127.0.0.1",
+        "my_reg.azurecr.io",
+    ];
+
+    /// What docker sends to `store`, changed in a few places.
+    fn stored() -> impl Strategy<Value = Vec<u8>> {
+        let host = prop_oneof![select(NEVER.to_vec()), Just("myreg.azurecr.io")];
+        let piece = select(vec![
+            "\"", "\\", "{", "}", ",", ":", "null", "\0", "[", "\u{e9}", "1e999",
+        ]);
+        let changes = vec((any::<Index>(), piece), 0..4);
+        (host, changes).prop_map(|(host, changes)| {
+            let text = format!(r#"{{"ServerURL":"{host}","Username":"u","Secret":"{SECRET}"}}"#);
+            let mut bytes = text.into_bytes();
+            // Behind the address, so that no other host comes of it that an agent would be asked about.
+            let after = host.len() + 16;
+            for (at, piece) in changes {
+                let at = after + at.index(bytes.len() - after);
+                bytes.splice(at..at, piece.bytes());
+            }
+            bytes
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_nearly_a_credential_to_store_is_never_repeated(input in stored()) {
+            let reply = store(&input);
+            prop_assert!(!reply.stdout.contains(SECRET) && !reply.stderr.contains(SECRET), "{:?}", reply);
+            let is_accepted = reply.status == 0;
+            let is_azures = input.windows(16).any(|part| part == b"myreg.azurecr.io");
+            prop_assert!(!is_accepted || is_azures, "{:?}", reply);
+            prop_assert_eq!(is_accepted, reply.stdout.is_empty() && reply.stderr.is_empty());
+        }
+
+        #[test]
+        fn an_address_that_never_gets_a_credential_gets_none(
+            address in select(NEVER.to_vec()),
+            before in "[ \t\n]{0,3}",
+            after in "[ \t\n]{0,3}|/[ -~]{0,20}",
+        ) {
+            let input = format!("{before}{address}{after}");
+            prop_assume!(matches!(Asked::parse(input.trim()), Ok(Asked::Never)));
+            let reply = get(input.as_bytes());
+            prop_assert_eq!(reply.status, 1);
+            prop_assert!(!reply.stdout.contains(SECRET) && reply.stderr.is_empty(), "{:?}", reply);
+        }
+    }
+}
