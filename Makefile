@@ -72,12 +72,13 @@ test-containers: wheel ## the image and the examples in deploy/: built, run in a
 	JOBCRED_TARGET_DIR=$(abspath $(TARGET_DIR)/debug) \
 		$(ISOLATED) $(ALONE) $(PYTHON) -m pytest -q tests/containers
 
-test-clients: ## real SDKs and tools: storage through Azurite, a second container, skopeo
+# The programs that are shipped, and the doubles beside them as the other tests have them.
+test-clients: static ## real SDKs and tools: every client that jobs use, storage through Azurite, a second container, skopeo
 	@tests/setup clients
-	cargo build --release --workspace --bins
-	cargo build --release -p jobcred-tests --example storage-client
+	cargo build --workspace --all-features --bins --examples
 	cargo build --release --locked --manifest-path tests/clients/rust/Cargo.toml --target-dir $(TARGET_DIR)/sdks
-	$(ISOLATED) --imds-address --host myreg.azurecr.io $(PYTHON) -m pytest -q tests/clients
+	JOBCRED_TARGET_DIR=$(abspath $(STATIC)):$(abspath $(TARGET_DIR)/debug) \
+		$(ISOLATED) --imds-address --host myreg.azurecr.io $(PYTHON) -m pytest -q tests/clients
 
 lint: ## formatting, clippy, licences, Python checks
 	@tests/setup lint
@@ -99,11 +100,10 @@ format: ## put everything into the house's format
 	cargo fmt --all
 	.venv/bin/ruff format python-shim tests packaging
 
-bench: ## latency, start-up, memory and size, as ratios within one run
+bench: static ## latency, start-up, memory and size of what is shipped, as ratios within one run
 	@tests/setup bench
-	cargo build --release --bins
 	cargo build --release -p jobcred-tests --bins
-	tests/bench
+	JOBCRED_BIN_DIR=$(abspath $(STATIC)) tests/bench
 
 clean: ## remove what was built and installed into this checkout
 	cargo clean

@@ -12,16 +12,22 @@ PYTHON_PACKAGE = ROOT / "python-shim" / "src"
 
 
 def built_folder() -> str:
-    """Where the workspace's programs are: in `JOBCRED_TARGET_DIR` if that is set, else the release build."""
-    return os.environ.get("JOBCRED_TARGET_DIR") or str(ROOT / "target" / "release")
+    """Where the programs under test are."""
+    return _folders()[0]
+
+
+def _folders() -> list[str]:
+    """Where the workspace's programs are: the folders of `JOBCRED_TARGET_DIR` in turn, else the release build."""
+    return (os.environ.get("JOBCRED_TARGET_DIR") or str(ROOT / "target" / "release")).split(":")
 
 
 def built(name: str) -> str:
     """A program of this workspace."""
-    path = Path(built_folder()) / name
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not built: run `make test-clients`, or set JOBCRED_TARGET_DIR")
-    return str(path)
+    for folder in _folders():
+        path = Path(folder) / name
+        if path.is_file():
+            return str(path)
+    raise FileNotFoundError(f"{name} is not built: run `make test-clients`, or set JOBCRED_TARGET_DIR")
 
 
 def azurite() -> str:
