@@ -76,7 +76,7 @@ test-containers: wheel ## the image and the examples in deploy/: built, run in a
 test-clients: static ## real SDKs and tools: every client that jobs use, storage through Azurite, a second container, skopeo
 	@tests/setup clients
 	cargo build --workspace --all-features --bins --examples
-	cargo build --release --locked --manifest-path tests/clients/rust/Cargo.toml --target-dir $(TARGET_DIR)/sdks
+	cargo build --locked --manifest-path tests/clients/rust/Cargo.toml --target-dir $(TARGET_DIR)/sdks
 	JOBCRED_TARGET_DIR=$(abspath $(STATIC)):$(abspath $(TARGET_DIR)/debug) \
 		$(ISOLATED) --imds-address --host myreg.azurecr.io $(PYTHON) -m pytest -q tests/clients
 

@@ -50,7 +50,7 @@ def installed(name: str, inside: str) -> str:
 
 def crates() -> str:
     """The program of `tests/clients/rust`: `JOBCRED_RUST_SDKS` if that is set, else what `make test-clients` built."""
-    path = Path(os.environ.get("JOBCRED_RUST_SDKS") or ROOT / "target" / "sdks" / "release" / "unmodified-sdks")
+    path = Path(os.environ.get("JOBCRED_RUST_SDKS") or ROOT / "target" / "sdks" / "debug" / "unmodified-sdks")
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not built: run `make test-clients`, or set JOBCRED_RUST_SDKS")
     return str(path)

@@ -17,6 +17,8 @@ use crate::supervisor::{say, with_loopback};
 
 /// How long the agent may take to say what it holds ready. A shell wants to start.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for a tool, which is no use without.
+const PATIENCE_FOR_A_TOOL: Duration = Duration::from_secs(30);
 
 /// What an agent says of its identity endpoint.
 #[derive(Debug, Default, Deserialize)]
@@ -39,7 +41,8 @@ pub(super) fn env(global: &GlobalOptions, options: &EnvOptions) -> i32 {
         ));
         return exit::NO_AGENT;
     };
-    let endpoint = endpoint(global, &environment);
+    let patience = options.tool.map_or(PATIENCE, |_| PATIENCE_FOR_A_TOOL);
+    let endpoint = endpoint(global, &environment, patience);
     if let Some(tool) = options.tool {
         if endpoint.is_empty() {
             say(
@@ -72,8 +75,12 @@ pub(super) fn env(global: &GlobalOptions, options: &EnvOptions) -> i32 {
 }
 
 /// The variables of the agent's endpoint in the form that SDKs look at first; none where there is no endpoint, or not for us.
-fn endpoint(global: &GlobalOptions, environment: &Environment) -> Vec<(String, String)> {
-    let shown: Shown = seek::impatient_client(global, PATIENCE)
+fn endpoint(
+    global: &GlobalOptions,
+    environment: &Environment,
+    patience: Duration,
+) -> Vec<(String, String)> {
+    let shown: Shown = seek::impatient_client(global, patience)
         .get(ENDPOINT_PATH)
         .ok()
         .and_then(|text| serde_json::from_str(&text).ok())
