@@ -225,9 +225,11 @@ fn report_near_misses(environment: &Environment, mistakes: &mut Vec<Mistake>) {
             .collect();
         let tail = name.strip_prefix("JOBCRED_").unwrap_or(name);
         if let Some(near) = nearest(tail, &tails) {
+            // Whoever set it may have put more into it than a name.
+            let shown: String = name.chars().flat_map(char::escape_debug).collect();
             mistakes.push(Mistake {
-                origin: name.to_owned(),
-                key: name.to_owned(),
+                origin: shown.clone(),
+                key: shown,
                 value: None,
                 why: format!("there is no such variable; did you mean JOBCRED_{near}?"),
                 allowed: String::new(),
@@ -295,6 +297,19 @@ mod tests {
             "password = \"hunter2hunter2\"\n[registries]\n\"a.azurecr.io\" = 5\nsecret = [\"hunter2hunter2\"]\n".to_owned(),
             "socket = { hunter2hunter2 = 1 }\nlog = [[\"hunter2hunter2\"]]\nallow_uids = \"1,2\"\n".to_owned(),
         ]
+    }
+
+    #[test]
+    fn a_variable_that_is_nearly_one_is_shown_on_one_line() {
+        let environment = Environment::from([("JOBCRED_POST_MOR\n\u{1b}M", "off")]);
+        let report = Config::load(None, &environment, &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            report.contains("JOBCRED_POST_MOR\\n\\u{1b}M: there"),
+            "{report}"
+        );
+        assert_eq!(report.lines().count(), 2, "{report}");
     }
 
     proptest! {
