@@ -10,7 +10,17 @@ const TOO_LONG_FOR_A_WORD: usize = 40;
 
 /// Upstream text fit for an error: one line, short, without the request's secrets, tokens and user names.
 pub(in crate::source) fn clean(text: &str, secrets: &[Secret]) -> Option<String> {
-    let mut text = text.to_owned();
+    // Text direction marks and the like could make a terminal show something else than what is written. Before anything else: without
+    // them a secret may be whole again.
+    let mut text: String = text
+        .chars()
+        .filter(|character| {
+            character.is_ascii()
+                || character.is_alphanumeric()
+                || character.is_whitespace()
+                || character.is_control()
+        })
+        .collect();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret.expose(), "[secret]");
         // As it looks in a form or a query.
@@ -26,7 +36,7 @@ pub(in crate::source) fn clean(text: &str, secrets: &[Secret]) -> Option<String>
         if !shown.is_empty() {
             shown.push(' ');
         }
-        shown.push_str(&word);
+        shown.push_str(word);
         if shown.chars().count() > SHOWN {
             shown = shown.chars().take(SHOWN).collect();
             shown.push('…');
@@ -36,14 +46,9 @@ pub(in crate::source) fn clean(text: &str, secrets: &[Secret]) -> Option<String>
     (!shown.is_empty()).then_some(shown)
 }
 
-fn tame(word: &str) -> String {
-    // Text direction marks and the like could make a terminal show something else than what is written.
-    let word: String = word
-        .chars()
-        .filter(|character| character.is_ascii() || character.is_alphanumeric())
-        .collect();
+fn tame(word: &str) -> &str {
     if word.contains('@') {
-        return "[address]".to_owned();
+        return "[address]";
     }
     let token_like =
         |character: char| character.is_ascii_alphanumeric() || "-_.+/=%~".contains(character);
@@ -55,7 +60,7 @@ fn tame(word: &str) -> String {
         .max()
         .unwrap_or(0);
     if longest > TOO_LONG_FOR_A_WORD || word.contains("eyJ") {
-        return "[...]".to_owned();
+        return "[...]";
     }
     word
 }
@@ -89,6 +94,7 @@ mod tests {
                 Some("user [address] has no grant"),
             ),
             ("a\u{202e}b", Some("ab")),
+            ("got s3\u{fffd}cr3\u{200b}t", Some("got [secret]")),
             (
                 "Trace ID: 0b8c8e1c-6e4e-4a7a-9c2f-6d1c0f3a1b00",
                 Some("Trace ID: 0b8c8e1c-6e4e-4a7a-9c2f-6d1c0f3a1b00"),
