@@ -169,8 +169,11 @@ impl Location {
 
     /// `scheme://CONTAINER@HOST/PATH`, and fsspec's `scheme://CONTAINER/PATH`, which leaves the account to other settings.
     fn from_hadoop(url: &Url, default: Service, hints: &Hints<'_>) -> Result<Self, LocationError> {
-        let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
         let scheme = url.scheme();
+        if url.cannot_be_a_base() {
+            return Err(wrong(format!("{scheme}: is not followed by //"), FORMS));
+        }
+        let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
         // Part of a name here, and a slash in an https URL.
         let path = url.path().trim_start_matches('/').replace('\\', "%5C");
         let endpoint = |host: &str| {

@@ -193,6 +193,7 @@ fn what_cannot_be_checked_is_refused_with_the_form_to_use() {
         ("https://data@acct.blob.core.windows.net/x", "user in front"),
         ("abfss://data@example.com/x", "no host of Azure Storage"),
         ("az://data/x", "does not say which account"),
+        ("az:data/x", "is not followed by //"),
         ("adl://acct.azuredatalakestore.net/x", "Gen1"),
         ("s3://bucket/x", "s3:// is no URL of storage"),
         (
