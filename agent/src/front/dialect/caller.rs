@@ -104,7 +104,7 @@ fn open() -> io::Result<Socket> {
 }
 
 /// Whose the socket is that the answer to question number `asked` tells of.
-fn read(
+pub(super) fn read(
     answer: &[u8],
     asked: u32,
     local: SocketAddr,
@@ -126,7 +126,8 @@ fn read(
             Ok(is_the_one.then_some(header.uid))
         }
         NetlinkPayload::Error(error) => {
-            let error = error.to_io();
+            // `to_io` has no answer to the one number that has no opposite.
+            let error = io::Error::from_raw_os_error(error.raw_code().saturating_abs());
             match error.kind() {
                 io::ErrorKind::NotFound => Ok(None),
                 _ => Err(error),
@@ -219,6 +220,22 @@ mod tests {
         assert_eq!(read(&others, 9, LOCAL, REMOTE).unwrap(), None);
         // An answer to an earlier question.
         assert!(read(&right, 10, LOCAL, REMOTE).is_err());
+    }
+
+    #[test]
+    fn an_error_of_any_number_is_an_error() {
+        for (code, is_nobodys) in [(-2, true), (-1, false), (5, false), (i32::MIN, false)] {
+            let mut bytes = Vec::new();
+            // `nlmsghdr` of an NLMSG_ERROR that answers question 9, the code, and no more of the question than its header.
+            for word in [36, 2, 9, 1] {
+                bytes.extend_from_slice(&u32::to_ne_bytes(word));
+            }
+            bytes.extend_from_slice(&i32::to_ne_bytes(code));
+            bytes.extend_from_slice(&[0; 16]);
+            let read = read(&bytes, 9, LOCAL, REMOTE);
+            assert_eq!(matches!(read, Ok(None)), is_nobodys, "{code}: {read:?}");
+            assert_eq!(read.is_err(), !is_nobodys, "{code}: {read:?}");
+        }
     }
 
     proptest! {
