@@ -1,6 +1,6 @@
 # What people and CI run. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run build static wheel dist test test-packages test-containers test-clients lint format bench clean
+.PHONY: help run build static wheel dist test test-packages test-containers test-clients fuzz lint format bench clean
 
 # Everything is built before anything runs, and what can reach an identity endpoint runs where there is no route out.
 ISOLATED := tests/isolated
@@ -80,6 +80,10 @@ test-clients: static ## real SDKs and tools: every client that jobs use, storage
 	JOBCRED_TARGET_DIR=$(abspath $(STATIC)):$(abspath $(TARGET_DIR)/debug) \
 		$(ISOLATED) --imds-address --host myreg.azurecr.io $(PYTHON) -m pytest -q tests/clients
 
+fuzz: ## fuzz targets for what reads bytes from outside, 20 s each (SECONDS=...); not part of the other checks
+	@tests/setup fuzz
+	fuzz/run $(or $(SECONDS),20)
+
 lint: ## formatting, clippy, licences, Python checks
 	@tests/setup lint
 	cargo fmt --all --check
@@ -107,4 +111,4 @@ bench: static ## latency, start-up, memory and size of what is shipped, as ratio
 
 clean: ## remove what was built and installed into this checkout
 	cargo clean
-	rm -rf .venv .tools dist
+	rm -rf .venv .tools dist fuzz/target fuzz/corpus

@@ -24,6 +24,8 @@ mod azure;
 mod blocking;
 mod cache;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod http;
 mod owner;
 mod platform;

@@ -2,6 +2,8 @@
 
 mod answer;
 mod exchange;
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -8,6 +8,8 @@ mod azure_ml;
 mod build;
 mod entra;
 mod federated;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod imds;
 mod on_behalf_of;
 mod probe;

@@ -6,6 +6,8 @@
 mod app_service;
 mod azure_ml;
 mod caller;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod guard;
 mod imds;
 mod keys;
@@ -50,7 +52,12 @@ impl Dialect {
         }
     }
 
-    fn read(self, query: &str) -> Result<Query, TokenError> {
+    /// Reads a request that may be asked.
+    fn read(self, parts: &Parts) -> Result<Query, TokenError> {
+        if self == Self::Imds {
+            imds::want_header(&parts.headers)?;
+        }
+        let query = parts.uri.query().unwrap_or_default();
         let query = query::read(query, self == Self::AzureMl)?;
         match self {
             Self::AppService => app_service::check(&query)?,
@@ -137,30 +144,7 @@ impl IdentityEndpoint {
         dialect: Option<Dialect>,
         parts: &Parts,
     ) -> Result<(), Refused> {
-        guard::check(parts, self.port)?;
-        let Some(dialect) = dialect else {
-            return Err(invalid("there is no such path").into());
-        };
-        if parts.method != Method::GET {
-            return Err(Refused {
-                status: Some(StatusCode::METHOD_NOT_ALLOWED),
-                error: invalid("tokens are asked for by GET"),
-            });
-        }
-        if let Some(header) = dialect.secret_header() {
-            let given = parts.headers.get(&header);
-            if !given.is_some_and(|given| guard::is_secret(given.as_bytes(), &self.keys.secret)) {
-                let what = if given.is_some() { "wrong" } else { "missing" };
-                return Err(Refused {
-                    status: Some(StatusCode::UNAUTHORIZED),
-                    error: TokenError::new(
-                        ErrorCode::Denied,
-                        format!("the header {header} is {what}"),
-                    )
-                    .with_hint("It goes with the endpoint's variables, which are new for every `jobcred run`: `jobcred env` prints them."),
-                });
-            }
-        }
+        knock(dialect, parts, &self.keys, self.port)?;
         match caller.uid {
             Some(uid) if self.api.admission.admits_holder(uid) => Ok(()),
             Some(uid) => Err(TokenError::new(
@@ -181,10 +165,7 @@ impl IdentityEndpoint {
         dialect: Dialect,
         parts: &Parts,
     ) -> Result<Reply, TokenError> {
-        if dialect == Dialect::Imds {
-            imds::want_header(&parts.headers)?;
-        }
-        let query = dialect.read(parts.uri.query().unwrap_or_default())?;
+        let query = dialect.read(parts)?;
         if let Some(uid) = caller.uid {
             self.api.callers.note(uid, None, self.api.clock.now());
         }
@@ -210,6 +191,35 @@ impl From<TokenError> for Refused {
             error,
         }
     }
+}
+
+/// Whether a request shows what one to this endpoint has to show, whoever sends it.
+fn knock(dialect: Option<Dialect>, parts: &Parts, keys: &Keys, port: u16) -> Result<(), Refused> {
+    guard::check(parts, port)?;
+    let Some(dialect) = dialect else {
+        return Err(invalid("there is no such path").into());
+    };
+    if parts.method != Method::GET {
+        return Err(Refused {
+            status: Some(StatusCode::METHOD_NOT_ALLOWED),
+            error: invalid("tokens are asked for by GET"),
+        });
+    }
+    if let Some(header) = dialect.secret_header() {
+        let given = parts.headers.get(&header);
+        if !given.is_some_and(|given| guard::is_secret(given.as_bytes(), &keys.secret)) {
+            let what = if given.is_some() { "wrong" } else { "missing" };
+            return Err(Refused {
+                status: Some(StatusCode::UNAUTHORIZED),
+                error: TokenError::new(
+                    ErrorCode::Denied,
+                    format!("the header {header} is {what}"),
+                )
+                .with_hint("It goes with the endpoint's variables, which are new for every `jobcred run`: `jobcred env` prints them."),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The dialect of a path.
