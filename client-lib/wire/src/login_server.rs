@@ -289,7 +289,7 @@ fn has_login_form(host: &str, suffix: &str) -> Result<bool, LoginServerError> {
     };
     let labels: Vec<&str> = front.split('.').collect();
     match labels.as_slice() {
-        [.., "data"] => Err(LoginServerError::DataEndpoint),
+        [.., "data"] | [_, "data", "geo"] => Err(LoginServerError::DataEndpoint),
         [name] | [name, _, "geo"] => Ok(!name.is_empty()),
         _ => Ok(false),
     }
@@ -401,6 +401,7 @@ mod tests {
             ("myreg.westeurope.data.azurecr.io", DataEndpoint),
             ("MYREG.WESTEUROPE.DATA.AZURECR.IO.", DataEndpoint),
             ("data.azurecr.io", DataEndpoint),
+            ("myreg.data.geo.azurecr.io", DataEndpoint),
             ("mcr.microsoft.com", PublicRegistry),
             ("https://mcr.microsoft.com/v2/", PublicRegistry),
             ("westeurope.data.mcr.microsoft.com", PublicRegistry),
