@@ -1,7 +1,7 @@
 //! `jobcred env`: lines for a shell's `eval`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jobcred_wire::{AGENT_UID_VARIABLE, ENDPOINT_PATH, SOCKET_VARIABLE};
 use serde::Deserialize;
@@ -12,13 +12,15 @@ use crate::config::Dialect;
 use crate::front::dialect::names_of;
 use crate::front::socket::is_answered;
 use crate::platform::Environment;
-use crate::strategy::{keep_platform, platform_environment};
+use crate::strategy::{OWN_ENDPOINTS_VARIABLE, keep_platform, platform_environment};
 use crate::supervisor::{say, with_loopback};
 
 /// How long the agent may take to say what it holds ready. A shell wants to start.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The same for a tool, which is no use without.
 const PATIENCE_FOR_A_TOOL: Duration = Duration::from_secs(30);
+/// Between two looks for an endpoint that is on its way.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What an agent says of its identity endpoint.
 #[derive(Debug, Default, Deserialize)]
@@ -42,7 +44,7 @@ pub(super) fn env(global: &GlobalOptions, options: &EnvOptions) -> i32 {
         return exit::NO_AGENT;
     };
     let patience = options.tool.map_or(PATIENCE, |_| PATIENCE_FOR_A_TOOL);
-    let endpoint = endpoint(global, &environment, patience);
+    let endpoint = endpoint_in_time(global, &environment, patience);
     if let Some(tool) = options.tool {
         if endpoint.is_empty() {
             say(
@@ -72,6 +74,23 @@ pub(super) fn env(global: &GlobalOptions, options: &EnvOptions) -> i32 {
         print_variable(name, value);
     }
     exit::OK
+}
+
+/// The same, waited for where this environment is that of a `run` which has one: its offer may still be on the way to the agent.
+fn endpoint_in_time(
+    global: &GlobalOptions,
+    environment: &Environment,
+    patience: Duration,
+) -> Vec<(String, String)> {
+    let start = Instant::now();
+    loop {
+        let found = endpoint(global, environment, patience);
+        let comes = environment.get(OWN_ENDPOINTS_VARIABLE).is_some();
+        if !found.is_empty() || !comes || start.elapsed() >= patience {
+            return found;
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// The variables of the agent's endpoint in the form that SDKs look at first; none where there is no endpoint, or not for us.
