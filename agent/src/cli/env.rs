@@ -1,7 +1,7 @@
 //! `jobcred env`: lines for a shell's `eval`.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jobcred_wire::{AGENT_UID_VARIABLE, ENDPOINT_PATH, SOCKET_VARIABLE};
 use serde::Deserialize;
@@ -82,13 +82,14 @@ fn endpoint_in_time(
     environment: &Environment,
     patience: Duration,
 ) -> Vec<(String, String)> {
-    let start = Instant::now();
+    let comes = environment.get(OWN_ENDPOINTS_VARIABLE).is_some();
+    let mut looks = patience.as_millis() / PAUSE.as_millis();
     loop {
         let found = endpoint(global, environment, patience);
-        let comes = environment.get(OWN_ENDPOINTS_VARIABLE).is_some();
-        if !found.is_empty() || !comes || start.elapsed() >= patience {
+        if !found.is_empty() || !comes || looks == 0 {
             return found;
         }
+        looks -= 1;
         std::thread::sleep(PAUSE);
     }
 }
