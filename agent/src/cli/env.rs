@@ -84,8 +84,12 @@ fn endpoint_in_time(
 ) -> Vec<(String, String)> {
     let comes = environment.get(OWN_ENDPOINTS_VARIABLE).is_some();
     let mut looks = patience.as_millis() / PAUSE.as_millis();
+    // An agent that is silent is waited for once.
     loop {
         let found = endpoint(global, environment, patience);
+        let Some(found) = found else {
+            return Vec::new();
+        };
         if !found.is_empty() || !comes || looks == 0 {
             return found;
         }
@@ -99,25 +103,24 @@ fn endpoint(
     global: &GlobalOptions,
     environment: &Environment,
     patience: Duration,
-) -> Vec<(String, String)> {
-    let shown: Shown = seek::impatient_client(global, patience)
+) -> Option<Vec<(String, String)>> {
+    let text = seek::impatient_client(global, patience)
         .get(ENDPOINT_PATH)
-        .ok()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default();
+        .ok()?;
+    let shown: Shown = serde_json::from_str(&text).unwrap_or_default();
     let own: Vec<_> = names_of(Dialect::AppService)
         .iter()
         .filter_map(|name| Some((*name, shown.variables.get(*name)?.clone())))
         .collect();
     if own.is_empty() {
-        return Vec::new();
+        return Some(Vec::new());
     }
     let mut all = keep_platform(&own, &platform_environment(environment));
     all.extend(
         own.into_iter()
             .map(|(name, value)| (name.to_owned(), value)),
     );
-    all
+    Some(all)
 }
 
 fn print_variable(name: &str, value: &str) {
