@@ -201,8 +201,11 @@ def idle(directory: Path) -> list[Row]:
         variables = environment(directory, **doubles.environment)
         command = [binary("jobcred"), "run", "--quiet", "--", sys.executable, "-S", "-c", "input()"]
         run = subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        asking = [binary("jobcred"), "token", "--raw", "https://storage.azure.com"]
-        subprocess.run(asking, env=variables, stdout=subprocess.DEVNULL, check=True, timeout=60)
+        # `run` has only just been started; `wait` waits for an agent, too.
+        for asking in (["wait"], ["token", "--raw", "https://storage.azure.com"]):
+            subprocess.run(
+                [binary("jobcred"), *asking], env=variables, stdout=subprocess.DEVNULL, check=True, timeout=60
+            )
         ours = {"run": run.pid}
         for pid in children(run.pid):
             words = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")
