@@ -83,6 +83,9 @@ Examples:
   jobcred run --sandbox -- sh -c 'jobcred token'")]
     Run(RunOptions),
     /// Say which identity is used here and why, or why none can be
+    ///
+    /// Where an agent runs, it is that agent's decision. Else, and with `--anew`, `--strategy`, `--sandbox` or `--config`, it is
+    /// what an agent would decide that is started here and now.
     #[command(after_help = "\
 Examples:
   jobcred explain
@@ -164,6 +167,7 @@ impl Action {
         matches!(
             self,
             Self::Check(_)
+                | Self::Explain(_)
                 | Self::Token(_)
                 | Self::Status(_)
                 | Self::Top(_)
@@ -249,7 +253,14 @@ impl AgentOptions {
 }
 
 #[derive(Args, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of its own on the command line"
+)]
 pub(super) struct ExplainOptions {
+    /// Decide anew, as an agent started here and now would, though one runs already
+    #[arg(long)]
+    pub(super) anew: bool,
     /// Print the explanation as JSON with stable reason codes
     #[arg(long)]
     pub(super) json: bool,

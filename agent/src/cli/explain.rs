@@ -8,7 +8,7 @@ mod report;
 mod tests;
 mod text;
 
-use jobcred_wire::Explanation;
+use jobcred_wire::{Explanation, Notice};
 
 use crate::platform::{Environment, Files, UnixTime};
 
@@ -18,6 +18,15 @@ const MIN_WIDTH: usize = 40;
 const MAX_WIDTH: usize = 110;
 /// The width when nothing says another.
 const DEFAULT_WIDTH: usize = 80;
+
+/// What the codes of the ways around jobcred begin with.
+const BYPASS: &str = "bypass_";
+
+/// Whether it is about a way around jobcred.
+#[must_use]
+pub fn is_bypass(notice: &Notice) -> bool {
+    notice.code.starts_with(BYPASS)
+}
 
 /// What the text is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use jobcred_wire::{
-    ErrorCode, Explanation, LoginServer, PrincipalClaims, RegistryRequest, Status, TokenRequest,
+    Decider, ErrorCode, Explanation, LoginServer, PrincipalClaims, RegistryRequest, Status,
+    TokenRequest,
 };
 
 use super::callers::Callers;
@@ -235,6 +236,10 @@ impl NativeApi {
     fn explain(&self) -> Explanation {
         let mut explanation = self.explanation.clone();
         explanation.principal = self.principal();
+        explanation.agent = Some(Decider {
+            pid: std::process::id(),
+            started_on: self.started_on.as_secs(),
+        });
         explanation
     }
 

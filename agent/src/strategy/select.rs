@@ -74,6 +74,7 @@ pub fn select(facts: &Facts, config: &Config) -> Selection {
         notices,
         principal: None,
         probe_error: None,
+        agent: None,
     };
     Selection {
         outcome,
@@ -97,6 +98,7 @@ impl Selection {
                 notices: vec![way_out(&error)],
                 principal: None,
                 probe_error: None,
+                agent: None,
             },
             outcome: Err(error),
         }

@@ -31,6 +31,18 @@ pub struct Explanation {
     /// Why a probe got no token that may be used, where one was asked for and did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_error: Option<ProbeError>,
+    /// The agent that has decided so; absent where it was decided only to be explained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Decider>,
+}
+
+/// An agent that serves by the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decider {
+    /// Its process id, in its own pid namespace.
+    pub pid: u32,
+    /// When it started, and with that decided, in unix seconds.
+    pub started_on: i64,
 }
 
 /// Why a probe got no token, or one that an agent would refuse.

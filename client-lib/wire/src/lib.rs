@@ -16,7 +16,7 @@ mod status;
 
 pub use crate::error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use crate::explain::{
-    Candidate, Explanation, Notice, Outcome, PrincipalClaims, ProbeError, Severity,
+    Candidate, Decider, Explanation, Notice, Outcome, PrincipalClaims, ProbeError, Severity,
 };
 pub use crate::login_server::{
     ListedHost, LoginServer, LoginServerError, MAX_ADDRESS_BYTES, REGISTRY_SUFFIXES,

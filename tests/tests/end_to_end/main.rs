@@ -15,6 +15,7 @@ mod clock;
 mod commands;
 mod dialects;
 mod endpoints;
+mod explain;
 mod federation;
 mod grant;
 mod harness;

@@ -7,6 +7,7 @@ use jobcred_wire::{Explanation, Outcome, PrincipalClaims, Severity};
 
 use super::text::life_left;
 use crate::cli::layout::{Look, Page};
+use crate::cli::output::span;
 use crate::platform::{Files, UnixTime};
 use crate::strategy::reason;
 
@@ -31,6 +32,14 @@ pub(super) fn render(explanation: &Explanation, now: UnixTime, files: &Files) ->
         "strategy",
         &format!("{} ({})", explanation.strategy, explanation.reason),
     );
+    let decided = match &explanation.agent {
+        Some(agent) => {
+            let age = now.as_secs().saturating_sub(agent.started_on).max(0);
+            format!("by a running agent, {} ago", span(age))
+        }
+        None => "anew, for this report".to_owned(),
+    };
+    row(&mut page, "decided", &decided);
     if let Some(upstream) = &explanation.upstream {
         row(&mut page, "asks", kind_of(upstream));
     }

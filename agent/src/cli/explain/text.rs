@@ -2,6 +2,7 @@
 
 use jobcred_wire::{Candidate, Explanation, Notice, Outcome, PrincipalClaims, Severity};
 
+use super::is_bypass;
 use crate::cli::layout::{Look, Page};
 use crate::cli::output::span;
 use crate::platform::UnixTime;
@@ -13,8 +14,6 @@ const LABEL_COLUMN: usize = 13;
 const STRATEGY_COLUMN: usize = 27;
 /// Below this width the text about a strategy goes under its name.
 const NARROW: usize = 64;
-/// What the codes of the ways around jobcred begin with.
-const BYPASS: &str = "bypass_";
 /// What the codes of broken promises begin with.
 const PROMISE: &str = "promise_";
 
@@ -25,7 +24,7 @@ pub(super) fn render(
     now: UnixTime,
 ) -> String {
     let mut page = Page::new(width, color);
-    outcome(&mut page, explanation);
+    outcome(&mut page, explanation, now);
     if let Some(claims) = &explanation.principal {
         page.blank();
         principal(&mut page, claims, now);
@@ -34,7 +33,7 @@ pub(super) fn render(
         .notices
         .iter()
         .filter(|notice| !is_outcome(explanation, notice))
-        .partition(|notice| notice.code.starts_with(BYPASS));
+        .partition(|notice| is_bypass(notice));
     // Whose token it is matters most.
     others.sort_by_key(|notice| {
         (
@@ -57,7 +56,19 @@ fn is_outcome(explanation: &Explanation, notice: &Notice) -> bool {
     notice.code == explanation.reason
 }
 
-fn outcome(page: &mut Page, explanation: &Explanation) {
+/// By whom and when.
+fn decided(explanation: &Explanation, now: UnixTime) -> String {
+    match &explanation.agent {
+        Some(agent) => format!(
+            "by the agent that runs here (pid {}), {} ago",
+            agent.pid,
+            span(now.as_secs().saturating_sub(agent.started_on).max(0))
+        ),
+        None => "just now, as an agent started here would".to_owned(),
+    }
+}
+
+fn outcome(page: &mut Page, explanation: &Explanation, now: UnixTime) {
     let fails = explanation.strategy == "none";
     if fails {
         let mark = page.mark("✗ ", "x ");
@@ -66,6 +77,7 @@ fn outcome(page: &mut Page, explanation: &Explanation) {
         let mark = page.mark("✓ ", "* ");
         page.line(&[(Look::Good, mark), (Look::Good, &explanation.strategy)]);
     }
+    label(page, "decided", Look::Plain, &decided(explanation, now));
     label(page, "why", Look::Plain, &explanation.message);
     if let Some(upstream) = &explanation.upstream {
         label(page, "asks", Look::Plain, upstream);
