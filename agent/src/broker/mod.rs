@@ -45,7 +45,6 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 pub use self::cached::CachedToken;
-pub(crate) use self::cached::wiped_json;
 pub use self::counters::Counters;
 use self::entry::{Demand, Moment};
 use self::flight::Landing;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::query::{Query, want_version};
 use super::reply::{Told, words};
-use crate::broker::{CachedToken, wiped_json};
+use crate::broker::CachedToken;
 use crate::error::TokenError;
 
 /// The path of a token request.
@@ -15,10 +15,9 @@ pub const PATH: &str = "/msi/token";
 pub const SECRET_HEADER: HeaderName = HeaderName::from_static("x-identity-header");
 const API_VERSION: &str = "2019-08-01";
 
-/// A token. Times are text, which all SDKs accept and the Rust ones demand.
+/// What is said of a token besides itself. Times are text, which all SDKs accept and the Rust ones demand.
 #[derive(Serialize)]
 struct Answer<'a> {
-    access_token: &'a str,
     expires_on: String,
     resource: &'a str,
     token_type: &'static str,
@@ -44,16 +43,12 @@ pub(super) fn check(query: &Query) -> Result<(), TokenError> {
 
 /// The body of an answer.
 pub(super) fn answer(held: &CachedToken, resource: &str) -> Option<Bytes> {
-    wiped_json(
-        &held.token,
-        &Answer {
-            access_token: held.token.secret.expose(),
-            expires_on: held.expires_on().as_secs().to_string(),
-            resource,
-            token_type: "Bearer",
-            client_id: held.token.client_id.as_deref(),
-        },
-    )
+    held.answer_with(&Answer {
+        expires_on: held.expires_on().as_secs().to_string(),
+        resource,
+        token_type: "Bearer",
+        client_id: held.token.client_id.as_deref(),
+    })
 }
 
 /// The body of a refusal.

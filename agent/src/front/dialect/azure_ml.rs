@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::query::{Query, want_version};
 use super::reply::{Told, words};
-use crate::broker::{CachedToken, wiped_json};
+use crate::broker::CachedToken;
 use crate::error::TokenError;
 use crate::platform::UnixTime;
 
@@ -16,10 +16,9 @@ pub const PATH: &str = "/MSI/auth";
 pub const SECRET_HEADER: HeaderName = HeaderName::from_static("secret");
 const API_VERSION: &str = "2017-09-01";
 
-/// A token. Times are numbers, as Azure ML's own endpoint writes them.
+/// What is said of a token besides itself. Times are numbers, as Azure ML's own endpoint writes them.
 #[derive(Serialize)]
 struct Answer<'a> {
-    access_token: &'a str,
     expires_in: u64,
     expires_on: i64,
     resource: &'a str,
@@ -50,17 +49,13 @@ pub(super) fn check(query: &Query) -> Result<(), TokenError> {
 
 /// The body of an answer.
 pub(super) fn answer(held: &CachedToken, resource: &str, now: UnixTime) -> Option<Bytes> {
-    wiped_json(
-        &held.token,
-        &Answer {
-            access_token: held.token.secret.expose(),
-            expires_in: held.life_left(now).as_secs(),
-            expires_on: held.expires_on().as_secs(),
-            resource,
-            token_type: "Bearer",
-            client_id: held.token.client_id.as_deref(),
-        },
-    )
+    held.answer_with(&Answer {
+        expires_in: held.life_left(now).as_secs(),
+        expires_on: held.expires_on().as_secs(),
+        resource,
+        token_type: "Bearer",
+        client_id: held.token.client_id.as_deref(),
+    })
 }
 
 /// The body of a refusal. The real endpoint's is plain text, which makes SDKs stumble.

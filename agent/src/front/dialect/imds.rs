@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::query::{Query, want_version};
 use super::reply::{Told, words};
-use crate::broker::{CachedToken, wiped_json};
+use crate::broker::CachedToken;
 use crate::error::TokenError;
 use crate::platform::UnixTime;
 
@@ -18,10 +18,9 @@ pub const PATH: &str = "/metadata/identity/oauth2/token";
 /// The oldest api-version; later ones ask and answer the same.
 const OLDEST: &str = "2018-02-01";
 
-/// A token. Everything is text.
+/// What is said of a token besides itself. Everything is text.
 #[derive(Serialize)]
 struct Answer<'a> {
-    access_token: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<&'a str>,
     expires_in: String,
@@ -78,19 +77,15 @@ fn is_date(text: &str) -> bool {
 /// The body of an answer.
 pub(super) fn answer(held: &CachedToken, resource: &str, now: UnixTime) -> Option<Bytes> {
     let left = held.life_left(now).as_secs().to_string();
-    wiped_json(
-        &held.token,
-        &Answer {
-            access_token: held.token.secret.expose(),
-            client_id: held.token.client_id.as_deref(),
-            expires_in: left.clone(),
-            expires_on: held.expires_on().as_secs().to_string(),
-            ext_expires_in: left,
-            not_before: held.obtained_on.as_secs().to_string(),
-            resource,
-            token_type: "Bearer",
-        },
-    )
+    held.answer_with(&Answer {
+        client_id: held.token.client_id.as_deref(),
+        expires_in: left.clone(),
+        expires_on: held.expires_on().as_secs().to_string(),
+        ext_expires_in: left,
+        not_before: held.obtained_on.as_secs().to_string(),
+        resource,
+        token_type: "Bearer",
+    })
 }
 
 /// The body of a refusal.

@@ -1,6 +1,7 @@
 //! Connections of an identity endpoint: one request each, so that nothing of a caller's stays open.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,14 @@ pub(super) async fn listen(
     end: impl Future<Output = ()>,
     drain: Duration,
 ) {
+    // The same for all its connections, since it listens at one address.
+    let own = match listener.local_addr() {
+        Ok(own) => own,
+        Err(error) => {
+            tracing::error!(%error, "an identity endpoint has no address; nobody is answered there");
+            return;
+        }
+    };
     let mut connections = JoinSet::new();
     let (mut refusals, mut closings) = (Seldom::default(), Seldom::default());
     tokio::pin!(end);
@@ -64,7 +73,7 @@ pub(super) async fn listen(
         while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
             () = &mut end => break,
-            accepted = accept(&listener, &room.slots, &room.table) => accepted,
+            accepted = accept(&listener, own, &room.slots, &room.table) => accepted,
         };
         let (stream, caller, slot) = match accepted {
             Ok(accepted) => accepted,
@@ -115,12 +124,13 @@ fn enter(
 /// The slot comes after the connection: one that was held by an endpoint where nobody asks would be lacking where somebody does.
 async fn accept(
     listener: &TcpListener,
+    own: SocketAddr,
     slots: &Arc<Semaphore>,
     table: &SocketTable,
 ) -> io::Result<(TcpStream, Caller, OwnedSemaphorePermit)> {
     let (stream, address) = listener.accept().await?;
     // As early as can be: who closes again is nobody.
-    let caller = Caller::of(table, address, stream.local_addr()?);
+    let caller = Caller::of(table, address, own);
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
@@ -193,13 +203,13 @@ mod tests {
         let table = SocketTable::default();
         let idle = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let asked = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let waiting = accept(&idle, &slots, &table);
+        let waiting = accept(&idle, idle.local_addr().unwrap(), &slots, &table);
         tokio::pin!(waiting);
         assert!(futures::poll!(&mut waiting).is_pending());
         let _client = TcpStream::connect(asked.local_addr().unwrap())
             .await
             .unwrap();
-        let accepted = accept(&asked, &slots, &table);
+        let accepted = accept(&asked, asked.local_addr().unwrap(), &slots, &table);
         tokio::pin!(accepted);
         // The connection stands, but the runtime may first have to hear of it.
         for _ in 0..1000 {

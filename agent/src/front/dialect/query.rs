@@ -40,7 +40,7 @@ pub struct Query {
 /// `invalid_request`: no resource, one that cannot be one, two identities, a parameter that is given twice.
 pub fn read(query: &str, clientid_of_nobody: bool) -> Result<Query, TokenError> {
     let mut api_version = None;
-    let mut native = Vec::new();
+    let mut native = String::with_capacity(query.len());
     let mut has_resource = false;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -61,14 +61,15 @@ pub fn read(query: &str, clientid_of_nobody: bool) -> Result<Query, TokenError> 
         let mut names = NAMES.iter();
         if let Some((_, own)) = names.find(|(known, _)| known.eq_ignore_ascii_case(&name)) {
             has_resource |= *own == "resource";
-            native.push(format!("{own}={value}"));
+            for part in ["&", own, "=", value] {
+                native.push_str(part);
+            }
         }
     }
     if !has_resource {
         return Err(invalid("say what the token is for: resource=..."));
     }
-    let request =
-        TokenRequest::from_query(&native.join("&")).map_err(|error| invalid(&error.to_string()))?;
+    let request = TokenRequest::from_query(&native).map_err(|error| invalid(&error.to_string()))?;
     let (jobcred_wire::Target::Resource(resource) | jobcred_wire::Target::Scope(resource)) =
         &request.target;
     Ok(Query {
