@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{MAX_CLAIMS_BYTES, MAX_TARGET_BYTES, REGISTRY_PATH, TOKEN_PATH};
 
@@ -101,7 +101,7 @@ impl TokenRequest {
 
     /// Reads the query part of a token request.
     ///
-    /// Unknown parameters are ignored; a repeated one, two targets, two identities, an empty or over-long value and
+    /// Unknown parameters are ignored, except other spellings of those that say whose token it shall be; a repeated one, two targets, two identities, an empty or over-long value and
     /// control characters are errors.
     pub fn from_query(query: &str) -> Result<Self, RequestError> {
         let mut fields = Fields::parse(query)?;
@@ -151,12 +151,15 @@ impl TokenRequest {
                 RequestError::new("min_validity must be a whole number of seconds")
             })?),
         };
+        let claims = fields.take("claims", MAX_CLAIMS_BYTES)?;
+        let tenant_id = fields.take("tenant_id", 200)?;
+        fields.want_no_other_spelling()?;
         Ok(Self {
             target,
             identity,
             min_validity,
-            claims: fields.take("claims", MAX_CLAIMS_BYTES)?,
-            tenant_id: fields.take("tenant_id", 200)?,
+            claims,
+            tenant_id,
         })
     }
 }
@@ -195,6 +198,21 @@ impl std::fmt::Display for RequestError {
 impl std::error::Error for RequestError {}
 
 /// Decoded query parameters; names are ours, so a mistake can be told by name.
+/// Names by which others call what says whose token it shall be, and what this API calls it. Passed over, they would be answered with the
+/// job's own identity in the place of the one that is meant.
+const OTHER_SPELLINGS: [(&str, &str); 10] = [
+    ("client_id", "client_id"),
+    ("clientid", "client_id"),
+    ("object_id", "object_id"),
+    ("objectid", "object_id"),
+    ("principal_id", "object_id"),
+    ("resource_id", "resource_id"),
+    ("mi_res_id", "resource_id"),
+    ("msi_res_id", "resource_id"),
+    ("tenant_id", "tenant_id"),
+    ("tenantid", "tenant_id"),
+];
+
 struct Fields<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
 
 impl<'q> Fields<'q> {
@@ -208,6 +226,19 @@ impl<'q> Fields<'q> {
             })
             .collect::<Result<_, _>>()
             .map(Self)
+    }
+
+    /// Fails where something is left that another API would take for an identity or a tenant.
+    fn want_no_other_spelling(&self) -> Result<(), RequestError> {
+        for (name, _) in &self.0 {
+            let mut known = OTHER_SPELLINGS.iter();
+            if let Some((_, ours)) = known.find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+                return Err(RequestError::new(format!(
+                    "it is spelt {ours} here; another spelling would be passed over"
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn take(&mut self, name: &str, limit: usize) -> Result<Option<String>, RequestError> {
@@ -236,26 +267,35 @@ impl<'q> Fields<'q> {
 }
 
 /// Borrows where nothing is encoded, as in every name and most values.
+/// One name or value of a query. In one pass of our own, for it is on every request's way; and a decoder that leaves a broken escape as
+/// it is would have the issuer asked for something nobody meant.
 fn decode(text: &str) -> Result<Cow<'_, str>, RequestError> {
-    let not_utf8 = |_| RequestError::new("the query is not UTF-8");
-    // The decoder would leave a broken escape as it is, and the issuer would be asked for something nobody meant.
-    let is_escape = |rest: &str| {
-        rest.as_bytes()
-            .get(..2)
-            .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    };
-    if !text.split('%').skip(1).all(is_escape) {
-        return Err(RequestError::new(
-            "a percent sign in the query is not followed by two hexadecimal digits",
-        ));
+    if !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Ok(Cow::Borrowed(text));
     }
-    // `+` means a space in a form, but a plus in a URI; Azure resources have neither, so the form reading is safe.
-    if text.contains('+') {
-        let text = text.replace('+', " ");
-        let text = percent_decode_str(&text).decode_utf8().map_err(not_utf8)?;
-        return Ok(Cow::Owned(text.into_owned()));
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'%' => escaped(bytes.next(), bytes.next()).ok_or_else(|| {
+                RequestError::new(
+                    "a percent sign in the query is not followed by two hexadecimal digits",
+                )
+            })?,
+            // `+` means a space in a form, but a plus in a URI; Azure resources have neither, so the form reading is safe.
+            b'+' => b' ',
+            byte => byte,
+        });
     }
-    percent_decode_str(text).decode_utf8().map_err(not_utf8)
+    String::from_utf8(out)
+        .map(Cow::Owned)
+        .map_err(|_| RequestError::new("the query is not UTF-8"))
+}
+
+/// The byte that two hexadecimal digits stand for.
+fn escaped(high: Option<u8>, low: Option<u8>) -> Option<u8> {
+    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
 fn push(out: &mut String, name: &str, value: &str) {
@@ -299,6 +339,11 @@ mod tests {
             ("resource=a&client_id=b&object_id=c", "name one identity"),
             ("resource=a&min_validity=-1", "whole number"),
             ("resource=a&min_validity=soon", "whole number"),
+            ("resource=a&Client_Id=b", "spelt client_id"),
+            ("resource=a&clientId=b", "spelt client_id"),
+            ("resource=a&mi_res_id=b", "spelt resource_id"),
+            ("resource=a&principal_id=b", "spelt object_id"),
+            ("resource=a&client_id=b&tenantId=c", "spelt tenant_id"),
         ] {
             let error = TokenRequest::from_query(text).unwrap_err().to_string();
             assert!(error.contains(part), "{text:.40}: {error}");
