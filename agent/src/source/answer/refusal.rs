@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// No refusal needs more to be understood.
+/// No refusal needs more to be understood, in characters.
 const READ: usize = 8 * 1024;
 
 /// A refusal's parts that could be found.
@@ -21,12 +21,9 @@ impl Refusal {
     pub(super) fn read(json: Option<&Value>, body: &[u8]) -> Self {
         let mut refusal = json.map(Self::from_json).unwrap_or_default();
         if refusal.text.is_none() && !json.is_some_and(Value::is_object) {
-            let text = String::from_utf8_lossy(body.get(..READ).unwrap_or(body));
-            let text = text.trim();
             // A page of HTML is some proxy's and says nothing in its first 200 characters.
-            if !text.is_empty() && !text.starts_with('<') {
-                refusal.text = Some(text.to_owned());
-            }
+            refusal.text =
+                front(&String::from_utf8_lossy(body)).filter(|text| !text.starts_with('<'));
         }
         refusal.number = refusal
             .number
@@ -57,11 +54,8 @@ impl Refusal {
                 "Message",
                 "detail",
             ] {
-                let text = part.get(name).and_then(Value::as_str).map(str::trim);
-                let text = text.filter(|text| !text.is_empty());
-                refusal.text = refusal
-                    .text
-                    .or_else(|| text.map(|text| text.chars().take(READ).collect()));
+                let text = part.get(name).and_then(Value::as_str);
+                refusal.text = refusal.text.or_else(|| front(text?));
             }
             refusal.number = refusal.number.or_else(|| {
                 let first = part.get("error_codes")?.get(0)?;
@@ -73,9 +67,7 @@ impl Refusal {
         if refusal.text.is_none() {
             // `{"error":"Some sentence."}` or a bare JSON string.
             let sentence = json.get("error").unwrap_or(json).as_str();
-            refusal.text = sentence
-                .filter(|text| !is_code(text) && !text.is_empty())
-                .map(|text| text.chars().take(READ).collect());
+            refusal.text = sentence.filter(|text| !is_code(text)).and_then(front);
         }
         refusal
     }
@@ -86,6 +78,17 @@ impl Refusal {
             .map(|number| format!("AADSTS{number}"))
             .or_else(|| self.code.clone())
     }
+}
+
+/// What is read of a long text. It ends with a word: what the cut goes through may be a secret, and nobody would know its first half for
+/// one.
+fn front(text: &str) -> Option<String> {
+    let text = text.trim();
+    let front = match text.char_indices().nth(READ) {
+        None => text,
+        Some((cut, _)) => text.get(..cut)?.rsplit_once(char::is_whitespace)?.0,
+    };
+    (!front.is_empty()).then(|| front.to_owned())
 }
 
 /// Whether `text` is a code and no sentence; only such text is ever taken for one.
@@ -115,6 +118,30 @@ mod tests {
 
     fn read(body: &str) -> Refusal {
         Refusal::read(serde_json::from_str(body).ok().as_ref(), body.as_bytes())
+    }
+
+    #[test]
+    fn a_long_text_is_not_cut_through_a_secret() {
+        let secret = "hunter2hunter2";
+        let padding = " ".repeat(super::READ - 12);
+        for text in [
+            format!("refused{padding}{secret}"),
+            format!("refused{padding}{secret} and more"),
+        ] {
+            let escaped = serde_json::to_string(&text).unwrap();
+            for body in [
+                text.clone(),
+                format!(r#"{{"error":"x","error_description":{escaped}}}"#),
+                format!(r#"{{"error":{escaped}}}"#),
+                escaped,
+            ] {
+                let read = read(&body).text.unwrap();
+                assert!(read.starts_with("refused"), "{body}");
+                assert!(!read.contains("hunter") || read.contains(secret), "{body}");
+            }
+        }
+        let endless = "x".repeat(super::READ + 1);
+        assert_eq!(read(&format!("{endless} y")).text, None);
     }
 
     #[test]
