@@ -18,7 +18,7 @@ pub const NO_IDENTITY: i32 = 121;
 /// There is no place for the socket, no room for the agent or none that stays up, or one already answers there: `agent`, or
 /// `run --required`.
 pub const NO_SOCKET: i32 = 122;
-/// No agent answers: `token`, `env`, `status`, `health`.
+/// No agent answers: `token`, `env`, `status`, `top`, `health`; or what answers is none: `explain`, `check`.
 pub const NO_AGENT: i32 = 123;
 /// Not all declared resources are there in time: `wait`, `health --ready`, `run --required`. The code that timeout(1) uses.
 pub const TIMED_OUT: i32 = 124;
@@ -64,7 +64,8 @@ Exit codes:
            `run --required`)
   122      no place for the socket, no room for the agent or none that stays
            up, or one already answers there (`agent`, `run --required`)
-  123      no agent answers (`token`, `env`, `status`, `top`, `health`)
+  123      no agent answers (`token`, `env`, `status`, `top`, `health`), or
+           what answers is none (`explain`, `check`)
   124      not all declared resources are there in time (`wait`,
            `run --required`), or yet (`health --ready`)
   125      the agent answered with an error: refused, not to be had, or upstream
