@@ -78,7 +78,8 @@ test-clients: static ## real SDKs and tools: every client that jobs use, storage
 	cargo build --workspace --all-features --bins --examples
 	cargo build --locked --manifest-path tests/clients/rust/Cargo.toml --target-dir $(TARGET_DIR)/sdks
 	JOBCRED_TARGET_DIR=$(abspath $(STATIC)):$(abspath $(TARGET_DIR)/debug) \
-		$(ISOLATED) --imds-address --host myreg.azurecr.io $(PYTHON) -m pytest -q tests/clients
+		$(ISOLATED) --imds-address --host myreg.azurecr.io --host management.azure.com \
+		$(PYTHON) -m pytest -q tests/clients
 
 fuzz: ## fuzz targets for what reads bytes from outside, 20 s each (SECONDS=...); not part of the other checks
 	@tests/setup fuzz

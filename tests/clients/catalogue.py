@@ -56,6 +56,8 @@ class Client:
     names: bool = True
     # What a user has to set besides, by dialect, as a shell would read it.
     wants: Mapping[str, str] = field(default_factory=dict)
+    # Whether it first asks Azure Resource Manager for its subscriptions, with a token for that.
+    lists_subscriptions: bool = False
 
     @property
     def label(self) -> str:
@@ -167,6 +169,16 @@ CLIENTS = (
         "dataprep",
         {APP_SERVICE: None, AZURE_ML: None, ON_BEHALF_OF: None},
         of_python("dataprep", "azureml-dataprep"),
+    ),
+    Client(
+        "`az login --identity`, `az account get-access-token`",
+        "PyPI",
+        "azure-cli",
+        venv("az", "sdk.py"),
+        "az",
+        ALL,
+        of_python("az", "azure-cli"),
+        lists_subscriptions=True,
     ),
 )
 

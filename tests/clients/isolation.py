@@ -6,8 +6,13 @@ import socket
 from pathlib import Path
 
 REGISTRY = "myreg.azurecr.io"
+# What has to be here instead of where it usually is.
+NAMES = (REGISTRY, "management.azure.com")
 IMDS = "169.254.169.254"
-HOW = f"run these tests by `tests/isolated --imds-address --host {REGISTRY}`, as `make test-clients` does"
+HOW = (
+    f"run these tests by `tests/isolated --imds-address {' '.join(f'--host {name}' for name in NAMES)}`, "
+    "as `make test-clients` does"
+)
 
 # Some kernels put these into every namespace; they are down and lead nowhere.
 _FALLBACK_DEVICES = {
@@ -28,12 +33,13 @@ def why_not() -> str | None:
             return f"the kernel has a route to {address}; {HOW}"
     if not _is_own(IMDS):
         return f"{IMDS} is not an address of this namespace; {HOW}"
-    try:
-        resolved = socket.gethostbyname(REGISTRY)
-    except OSError as error:
-        resolved = str(error)
-    if resolved != "127.0.0.1":
-        return f"{REGISTRY} does not lead to 127.0.0.1 ({resolved}); {HOW}"
+    for name in NAMES:
+        try:
+            resolved = socket.gethostbyname(name)
+        except OSError as error:
+            resolved = str(error)
+        if resolved != "127.0.0.1":
+            return f"{name} does not lead to 127.0.0.1 ({resolved}); {HOW}"
     return None
 
 

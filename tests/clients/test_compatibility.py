@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import places
-from catalogue import CLIENTS, IMDS, ON_BEHALF_OF, Client, setting
+from catalogue import APP_SERVICE, CLIENTS, IMDS, ON_BEHALF_OF, Client, as_env_says, setting
 from platforms import platform
+from resource_manager import surroundings
 from scene import answered
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ def test_a_client_gets_the_identity_it_asks_for(
         requests.append(({"client_id": second["client_id"]}, second["object_id"]))
     command = [places.built("jobcred"), "run", "--", *inside(client, dialect)]
 
-    with machine.conversation(command, machine.environment(environment)) as talk:
+    with (
+        surroundings(client, machine) as listed,
+        machine.conversation(command, machine.environment(environment)) as talk,
+    ):
         answers = [talk.ask(kind=client.kind, **request) for request, _ in requests]
 
     whose = [answer["oid"] for answer in answers]
@@ -59,8 +63,24 @@ def test_a_client_gets_the_identity_it_asks_for(
         results.dialects[client.label, dialect] = gap.text
         return
     assert whose == [wanted for _, wanted in requests], str(talk)
-    assert answered(talk.stderr, dialect) == len(requests), str(talk)
-    # All of it by way of jobcred: one request for each identity, and nobody went anywhere else.
+    # Logging in takes a token of its own, of the same identity.
+    assert listed == (whose if client.lists_subscriptions else []), str(talk)
+    tokens = len(requests) + len(listed)
+    assert answered(talk.stderr, dialect) == tokens, str(talk)
+    # All of it by way of jobcred: one request for each token, and nobody went anywhere else.
     asked = machine.doubles.requests()
-    assert {name: len(asked[name]) for name in asked if asked[name]} == {chosen.endpoint: len(requests)}, str(asked)
+    assert {name: len(asked[name]) for name in asked if asked[name]} == {chosen.endpoint: tokens}, str(asked)
     results.dialects[client.label, dialect] = "works"
+
+
+def test_what_jobcred_env_says_is_all_that_az_needs(scene: Callable[..., Scene]) -> None:
+    (client,) = (client for client in CLIENTS if client.kind == "az")
+    chosen = platform("compute-identity")
+    machine = scene(chosen.config(LIFETIME))
+    environment = machine.environment(chosen.environment(machine.doubles, machine.directory))
+    command = [places.built("jobcred"), "run", "--", *as_env_says("az", client.command())]
+    with surroundings(client, machine) as listed, machine.conversation(command, environment) as talk:
+        assert talk.ask(kind=client.kind)["oid"] == chosen.principal(machine.doubles.ready)["object_id"], str(talk)
+    assert answered(talk.stderr, APP_SERVICE) == 1 + len(listed), str(talk)
+    asked = machine.doubles.requests()
+    assert {name: len(asked[name]) for name in asked if asked[name]} == {chosen.endpoint: 1 + len(listed)}, str(asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,10 +13,10 @@ import pytest
 import places
 from catalogue import CLIENTS, ON_BEHALF_OF, Client
 from platforms import platform
+from resource_manager import surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator
 
     from results import Results
     from scene import Conversation, Scene
@@ -51,15 +52,22 @@ class Job:
         self.variables = chosen.environment(self.machine.doubles, self.machine.directory)
         self.variables["JOBCRED_DIALECTS"] = self.dialect
 
-    def talk(self, **variables: str) -> AbstractContextManager[Conversation]:
+    @contextmanager
+    def talk(self, **variables: str) -> Iterator[Conversation]:
         command = [places.built("jobcred"), "run", "--", *self.client.command()]
-        return self.machine.conversation(command, self.machine.environment(self.variables | variables))
+        environment = self.machine.environment(self.variables | variables)
+        with (
+            surroundings(self.client, self.machine) as self.listed,
+            self.machine.conversation(command, environment) as talk,
+        ):
+            yield talk
 
     def script(self, **order: Any) -> None:
         self.machine.doubles.order("/script", endpoint=self.endpoint, **order)
 
     def upstream(self) -> int:
-        return len(self.machine.doubles.requests()[self.endpoint])
+        """How often the platform was asked, but for the tokens that logging in takes."""
+        return len(self.machine.doubles.requests()[self.endpoint]) - len(self.listed)
 
 
 def refusals(talk: Conversation) -> int:

@@ -16,11 +16,12 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The names that the doubles and the emulators behind them go by.
-pub const USUAL_NAMES: [&str; 10] = [
+pub const USUAL_NAMES: [&str; 11] = [
     "127.0.0.1",
     "::1",
     "localhost",
     "login.microsoftonline.com",
+    "management.azure.com",
     "*.azurecr.io",
     "*.azurecr.cn",
     "*.azurecr.us",
