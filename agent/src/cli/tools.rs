@@ -38,7 +38,8 @@ impl Tool {
         match self {
             Self::Azcopy => &[
                 "AZCOPY_AUTO_LOGIN_TYPE=MSI makes azcopy get tokens by itself, at IDENTITY_ENDPOINT; there is no `azcopy login`.",
-                "An identity other than the job's own: AZCOPY_MSI_CLIENT_ID.",
+                "An identity other than the job's own: AZCOPY_MSI_CLIENT_ID. azcopy 10.22 and later; 10.18 and before",
+                "ask 169.254.169.254 and nobody else, and cannot be led here.",
             ],
             Self::Adlfs => &[
                 "adlfs takes DefaultAzureCredential when it is given an account, no key, and AZURE_STORAGE_ANON=false",
@@ -49,9 +50,11 @@ impl Tool {
                 "169.254.169.254 and nobody else, and cannot be led here.",
             ],
             Self::Az => &[
-                "Then: az login --identity --allow-no-subscriptions",
-                "Azure CLI of April 2025 and later. The variable makes those that still ask in the old way ask at",
-                "IDENTITY_ENDPOINT; newer ones do so anyway.",
+                "Then: az login --identity --allow-no-subscriptions. An identity other than the job's own: --client-id.",
+                "It lists subscriptions all the same, at management.azure.com with a token for https://management.core.windows.net/,",
+                "and fails where that cannot be reached.",
+                "Azure CLI 2.71 (April 2025) and later. 2.71 and 2.72 want the variable, and ask 169.254.169.254 without it; later",
+                "ones ask at IDENTITY_ENDPOINT anyway.",
             ],
             Self::ObjectStore => &[
                 "MicrosoftAzureBuilder::from_env() reads IDENTITY_ENDPOINT, delta-rs AZURE_MSI_ENDPOINT alone: without it, that one asks",
