@@ -2,6 +2,8 @@
 
 mod answer;
 mod call;
+#[cfg(fuzzing)]
+pub mod fuzz;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use jobcred_wire::Secret;
 
 use super::answer::{Issuer, Question};
+pub use super::azure_cli::fuzz as azure_cli;
 use crate::error::TokenError;
 use crate::platform::UnixTime;
 use crate::token::AccessToken;
