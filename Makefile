@@ -1,6 +1,6 @@
 # What people and CI run. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run build static wheel dist test test-packages test-containers test-clients fuzz lint format bench clean
+.PHONY: help run build static wheel dist test test-packages test-containers test-clients fuzz test-fuzz lint format bench clean
 
 # Everything is built before anything runs, and what can reach an identity endpoint runs where there is no route out.
 ISOLATED := tests/isolated
@@ -81,9 +81,13 @@ test-clients: static ## real SDKs and tools: every client that jobs use, storage
 		$(ISOLATED) --imds-address --host myreg.azurecr.io --host management.azure.com \
 		$(PYTHON) -m pytest -q tests/clients
 
-fuzz: ## fuzz targets for what reads bytes from outside, 20 s each (SECONDS=...); not part of the other checks
+fuzz: ## fuzz targets for what reads bytes from outside, optimised, 20 s each (SECONDS=...)
 	@tests/setup fuzz
 	fuzz/run $(or $(SECONDS),20)
+
+test-fuzz: ## the same for 3 s each, built as tests are
+	@tests/setup fuzz
+	fuzz/run --dev 3
 
 lint: ## formatting, clippy, licences, Python checks
 	@tests/setup lint
