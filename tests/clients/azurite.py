@@ -43,7 +43,7 @@ class Azurite:
             *("--blobHost", host, "--blobPort", str(port)),
             *("--oauth", "basic", "--cert", certificate, "--key", key),
             *("--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"),
-            # By default it closes what has been idle for 5 s, which a job on a machine that has no time for it finds out too late.
+            # By default it closes what has been idle for 5 s, which a job on a busy machine finds out too late.
             *("--blobKeepAliveTimeout", "600"),
         ]
         with self._log.open("wb") as log:
