@@ -3,17 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 
-use jobcred_tests::{AzureMl, AzureMlOptions};
-
-use crate::support::World;
-
-fn cluster() -> (AzureMl, World) {
-    let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
-    let world = World::new()
-        .with_environment(aml.environment())
-        .with_secrets(aml.secrets());
-    (aml, world)
-}
+use crate::support::cluster;
 
 fn header_lines(count: usize) -> String {
     let lines: Vec<String> = (0..count)

@@ -2,19 +2,11 @@
 
 use std::fs;
 
-use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, Secrets};
+use jobcred_tests::{Behavior, Secrets};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{World, binary};
-
-fn cluster() -> (AzureMl, World) {
-    let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
-    let world = World::new()
-        .with_environment(aml.environment())
-        .with_secrets(aml.secrets());
-    (aml, world)
-}
+use crate::support::{World, binary, cluster};
 
 #[test]
 fn every_mistake_in_the_configuration_is_in_one_report() {

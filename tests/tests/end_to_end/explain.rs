@@ -5,18 +5,10 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::thread;
 
-use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, Secrets};
+use jobcred_tests::{Behavior, Secrets};
 use serde_json::Value;
 
-use crate::support::{World, binary};
-
-fn cluster() -> (AzureMl, World) {
-    let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
-    let world = World::new()
-        .with_environment(aml.environment())
-        .with_secrets(aml.secrets());
-    (aml, world)
-}
+use crate::support::{binary, cluster};
 
 fn candidate<'a>(explanation: &'a Value, strategy: &str) -> &'a Value {
     explanation["candidates"]

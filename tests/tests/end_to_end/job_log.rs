@@ -4,15 +4,7 @@ use jobcred_tests::{AzureMl, AzureMlOptions, Behavior};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::{World, binary};
-
-fn cluster() -> (AzureMl, World) {
-    let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
-    let world = World::new()
-        .with_environment(aml.environment())
-        .with_secrets(aml.secrets());
-    (aml, world)
-}
+use crate::support::{World, binary, cluster};
 
 /// A COMMAND that asks for a token and ends as `end` says.
 fn asking(end: &str) -> String {

@@ -4,20 +4,12 @@ use std::io;
 use std::sync::Barrier;
 use std::time::Duration;
 
-use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, Clock, OnConnect, Recorder, WrongForm};
+use jobcred_tests::{AzureMl, Behavior, Clock, OnConnect, Recorder, WrongForm};
 use serde_json::{Map, json};
 
-use crate::support::{Answer, HUNG, World};
+use crate::support::{Answer, HUNG, cluster};
 
 const STORAGE: &str = "https://storage.azure.com/";
-
-fn cluster() -> (AzureMl, World) {
-    let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
-    let world = World::new()
-        .with_environment(aml.environment())
-        .with_secrets(aml.secrets());
-    (aml, world)
-}
 
 /// Between two looks at something that changes with time alone.
 fn pause() {

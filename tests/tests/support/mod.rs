@@ -18,7 +18,7 @@ pub use http::Answer;
 pub use nested::{in_namespace_with_hosts, in_namespace_with_imds};
 pub use process::{Output, Process};
 pub use sdk::{SdkRequest, exchange, read_answer};
-pub use world::{Call, World};
+pub use world::{Call, World, cluster};
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use jobcred_tests::{Secrets, require_isolation};
+use jobcred_tests::{AzureMl, AzureMlOptions, Secrets, require_isolation};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -20,6 +20,15 @@ pub struct World {
     directory: TempDir,
     environment: Vec<(String, String)>,
     watch: Watch,
+}
+
+/// A job of a compute cluster, and Azure ML's endpoint there.
+pub fn cluster() -> (AzureMl, World) {
+    let aml = AzureMl::start(AzureMlOptions::default()).unwrap();
+    let world = World::new()
+        .with_environment(aml.environment())
+        .with_secrets(aml.secrets());
+    (aml, world)
 }
 
 impl World {
