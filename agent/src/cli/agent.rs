@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::arguments::{AgentOptions, GlobalOptions};
 use super::log::{SharedStage, Stage};
 use super::place::SANDBOX_ASIDE;
-use super::setup::Setup;
+use super::setup::{Setup, runtime};
 use super::supervised::Beginning;
 use super::tenure::Tenure;
 use super::{announce, exit, fixed_endpoint, place};
@@ -74,15 +74,9 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions, mut entry: En
     beginning.setup.outside.journal = journal;
     beginning.setup.outside.restarts = agent.restarts;
     allow_connections();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            say(&format!("cannot start: {error}"));
-            return exit::INTERNAL;
-        }
+        Err(code) => return code,
     };
     // A sidecar and a program that has joined have no COMMAND.
     let stage = SharedStage::new(match agent.supervised {

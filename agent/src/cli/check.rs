@@ -10,7 +10,7 @@ use self::report::{Form, Report};
 use super::arguments::{CheckOptions, ColorChoice, GlobalOptions, ServiceChoice};
 use super::exit;
 use super::explain::{wants_color, width};
-use super::setup::Setup;
+use super::setup::{Setup, runtime};
 use crate::platform::Environment;
 use crate::storage::{Hints, Location, Service};
 use crate::supervisor::say;
@@ -35,15 +35,9 @@ pub(super) fn check(global: &GlobalOptions, options: &CheckOptions) -> i32 {
             return exit::USAGE;
         }
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            say(&format!("cannot start: {error}"));
-            return exit::INTERNAL;
-        }
+        Err(code) => return code,
     };
     let mut report = Report::new(&location, form(options, environment));
     let code = runtime.block_on(Box::pin(steps::take(

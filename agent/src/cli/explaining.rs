@@ -10,7 +10,7 @@ use super::arguments::{ColorChoice, ExplainOptions, GlobalOptions};
 use super::explain::{Form, explain_text, is_bypass, wants_color, width};
 use super::output::{plain, print};
 use super::probe::storage_token;
-use super::setup::Setup;
+use super::setup::{Setup, runtime};
 use super::{exit, seek};
 use crate::agent::{Chosen, Outside, choose};
 use crate::error::TokenError;
@@ -35,22 +35,19 @@ pub(super) fn explain(global: &GlobalOptions, options: &ExplainOptions) -> i32 {
     // Whoever names a strategy or a configuration does not mean the agent's.
     let anew =
         options.anew || global.sandbox || global.strategy.is_some() || global.config.is_some();
-    let (explanation, outcome) = match (!anew).then(|| ask(global, options.probe, &setup)) {
-        Some(Ok(Some(found))) => found,
-        Some(Err(code)) => return code,
-        None | Some(Ok(None)) => {
-            let runtime = match tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-            {
-                Ok(runtime) => runtime,
-                Err(error) => {
-                    say(&format!("cannot start: {error}"));
-                    return exit::INTERNAL;
-                }
-            };
-            runtime.block_on(decide(&setup, options.probe))
-        }
+    let asked = if anew {
+        Ok(None)
+    } else {
+        ask(global, options.probe, &setup)
+    };
+    let found = match asked {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => runtime().map(|runtime| runtime.block_on(decide(&setup, options.probe))),
+        Err(code) => Err(code),
+    };
+    let (explanation, outcome) = match found {
+        Ok(found) => found,
+        Err(code) => return code,
     };
     let outside = &setup.outside;
     let form = form(options, &setup);

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use super::arguments::GlobalOptions;
+use super::exit;
 use crate::agent::Outside;
 use crate::config::{Config, ConfigFile, FILE_VARIABLE, MAX_FILE_BYTES, Override};
 use crate::journal::Journal;
 use crate::platform::{Clock, Environment, Files};
 use crate::strategy::{Strategy, platform_environment};
-use crate::supervisor::ConfigText;
+use crate::supervisor::{ConfigText, say};
 
 /// The configuration and the outside.
 #[derive(Debug)]
@@ -64,6 +65,17 @@ impl Setup {
             file,
         })
     }
+}
+
+/// What a command runs on that talks to somebody; on failure that is said, and the exit code given.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, i32> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            say(&format!("cannot start: {error}"));
+            exit::INTERNAL
+        })
 }
 
 /// Whether `--log` is a filter of the log, for a command that reads no configuration.
