@@ -36,6 +36,7 @@ mod secrets;
 mod server;
 mod storage;
 mod token;
+mod waiting;
 
 pub use acr::{Acr, AcrOptions, NULL_GUID};
 pub use app_service::{AppService, AppServiceOptions};
@@ -57,6 +58,7 @@ pub use token::{
     DEFAULT_TENANT, IssuedToken, Mint, Principal, PrincipalKind, decode_claims, guid, is_guid,
     random_secret,
 };
+pub use waiting::{HUNG, wait_until};
 
 #[cfg(test)]
 mod tests;

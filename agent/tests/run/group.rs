@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::Command;
 
+use jobcred_tests::wait_until;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid, getsid};
 
-use crate::place::{BINARY, Place, Running, children, held, status_line, wait_for_end, wait_until};
+use crate::place::{BINARY, Place, Running, children, held, status_line, wait_for_end};
 
 /// A COMMAND that says each signal it gets and whether `run` sent it; USR1 ends it with code 3. Realtime signals never become
 /// one, so each that comes is counted.
@@ -40,7 +41,7 @@ fn start(place: &Place, words: &[&str]) -> Running {
 /// The pids of the two, once the one outside is there.
 fn witnesses(run: i32) -> [i32; 2] {
     let mut found = Vec::new();
-    wait_until(|| {
+    wait_until("both witnesses", || {
         found = children(run)
             .into_iter()
             .filter(|pid| arguments(*pid).get(1).is_some_and(|word| word == "witness"))
@@ -85,7 +86,9 @@ fn a_signal_to_the_group_reaches_the_command_once_and_one_to_run_is_passed_on() 
         assert_eq!(running.line(), format!("{} {sender}", signal as i32));
         // The next one would become one with it while it waits.
         let waiting = || status_line(running.pid(), "ShdPnd:");
-        wait_until(|| waiting().bytes().all(|digit| digit == b'0'));
+        wait_until("no signal is pending", || {
+            waiting().bytes().all(|digit| digit == b'0')
+        });
         running.signal(signal);
         assert_eq!(running.line(), format!("{} run", signal as i32));
     }

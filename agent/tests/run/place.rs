@@ -161,13 +161,6 @@ pub(crate) fn held(pid: i32) -> Vec<PathBuf> {
     found
 }
 
-/// Looks until it is so. Whoever waits for what never comes is ended by the test runner.
-pub(crate) fn wait_until(mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        std::thread::yield_now();
-    }
-}
-
 /// Waits until a process that is not our child has ended.
 pub(crate) fn wait_for_end(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();

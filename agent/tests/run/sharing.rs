@@ -8,10 +8,11 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use jobcred_tests::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::place::{BINARY, LISTENS, Place, Running, text, wait_for_end, wait_until};
+use crate::place::{BINARY, LISTENS, Place, Running, text, wait_for_end};
 
 /// A run in an environment that names an identity; nothing is ever asked of it.
 fn job(place: &Place) -> Command {
@@ -45,6 +46,11 @@ fn status(place: &Place) -> Option<serde_json::Value> {
 
 fn leases(place: &Place) -> Option<u64> {
     status(place)?["leases"].as_u64()
+}
+
+#[track_caller]
+fn wait_for_leases(place: &Place, count: u64) {
+    wait_until(&format!("{count} leases"), || leases(place) == Some(count));
 }
 
 fn agent(place: &Place) -> Option<i32> {
@@ -85,10 +91,10 @@ fn two_runs_share_an_agent_and_the_second_is_served_after_the_first() {
     let first = start(&place);
     let second = start(&place);
     let agent = place.agent();
-    wait_until(|| leases(&place) == Some(2));
+    wait_for_leases(&place, 2);
     assert!(end(first).contains("who: system-identity"));
     assert_eq!(place.agent(), agent, "it goes on");
-    wait_until(|| leases(&place) == Some(1));
+    wait_for_leases(&place, 1);
     let said = end(second);
     assert!(said.contains("shares the agent at"), "{said}");
     assert!(!said.contains("who:"), "{said}");
@@ -108,9 +114,9 @@ fn one_that_only_shares_may_end_first() {
     let agent = place.agent();
     for _ in 0..3 {
         let second = start(&place);
-        wait_until(|| leases(&place) == Some(2));
+        wait_for_leases(&place, 2);
         end(second);
-        wait_until(|| leases(&place) == Some(1));
+        wait_for_leases(&place, 1);
     }
     assert_eq!(place.agent(), agent);
     end(first);
@@ -123,7 +129,7 @@ fn a_killed_starter_leaves_its_agent_to_the_others() {
     let first = start(&place);
     let second = start(&place);
     let agent = place.agent();
-    wait_until(|| leases(&place) == Some(2));
+    wait_for_leases(&place, 2);
     let command: Vec<i32> = children(first.pid())
         .into_iter()
         .filter(|pid| *pid != agent)
@@ -133,7 +139,7 @@ fn a_killed_starter_leaves_its_agent_to_the_others() {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     first.end();
-    wait_until(|| leases(&place) == Some(1));
+    wait_for_leases(&place, 1);
     assert_eq!(place.agent(), agent);
     end(second);
     wait_for_end(agent);
@@ -146,7 +152,7 @@ fn whoever_is_left_starts_the_next_agent_when_starter_and_agent_are_killed_at_on
     let mut last = 0;
     while runs.len() > 1 {
         let count = runs.len() as u64;
-        wait_until(|| leases(&place) == Some(count));
+        wait_for_leases(&place, count);
         let agent = agent(&place).unwrap();
         assert_ne!(agent, last);
         last = agent;
@@ -158,7 +164,7 @@ fn whoever_is_left_starts_the_next_agent_when_starter_and_agent_are_killed_at_on
         kill_all(runs.remove(at), &[]);
         wait_for_end(agent);
     }
-    wait_until(|| leases(&place) == Some(1));
+    wait_for_leases(&place, 1);
     let agent = place.agent();
     let said = end(runs.remove(0));
     assert!(said.contains("goes on with one of its own"), "{said}");
@@ -171,12 +177,12 @@ fn an_agent_that_dies_alone_is_started_again_by_its_starter_for_all() {
     let place = Place::new();
     let first = start(&place);
     let second = start(&place);
-    wait_until(|| leases(&place) == Some(2));
+    wait_for_leases(&place, 2);
     for _ in 0..2 {
         let agent = place.agent();
         kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
         wait_for_end(agent);
-        wait_until(|| leases(&place) == Some(2));
+        wait_for_leases(&place, 2);
         assert_ne!(place.agent(), agent);
     }
     let said = end(second);
@@ -199,7 +205,7 @@ fn many_runs_that_start_at_once_share_one_agent() {
             running
         })
         .collect();
-    wait_until(|| leases(&place) == Some(8));
+    wait_for_leases(&place, 8);
     let agent = place.agent();
     let owners = runs
         .iter()
@@ -245,7 +251,7 @@ fn another_identity_or_configuration_has_its_own_agent_and_says_why() {
         sockets.insert(path);
     }
     assert_eq!(sockets.len(), 4);
-    wait_until(|| leases(&place) == Some(1));
+    wait_for_leases(&place, 1);
     end(first);
 }
 
@@ -287,13 +293,13 @@ fn a_stopped_starter_keeps_nobody_from_tokens_or_from_ending() {
     let place = Place::new();
     let first = start(&place);
     let second = start(&place);
-    wait_until(|| leases(&place) == Some(2));
+    wait_for_leases(&place, 2);
     first.signal(Signal::SIGSTOP);
     let third = start(&place);
-    wait_until(|| leases(&place) == Some(3));
+    wait_for_leases(&place, 3);
     end(third);
     end(second);
-    wait_until(|| leases(&place) == Some(1));
+    wait_for_leases(&place, 1);
     first.signal(Signal::SIGCONT);
     end(first);
 }
@@ -303,19 +309,19 @@ fn a_stopped_starter_whose_agent_dies_is_replaced_and_joins_when_it_goes_on() {
     let place = Place::new();
     let first = start(&place);
     let second = start(&place);
-    wait_until(|| leases(&place) == Some(2));
+    wait_for_leases(&place, 2);
     let agent = place.agent();
     first.signal(Signal::SIGSTOP);
     kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
     // Whoever asks before that waits for an agent that nobody starts.
-    wait_until(|| has_an_agent(second.pid()));
-    wait_until(|| leases(&place) == Some(1));
+    wait_until("an agent of the second run", || has_an_agent(second.pid()));
+    wait_for_leases(&place, 1);
     first.signal(Signal::SIGCONT);
-    wait_until(|| leases(&place) == Some(2));
+    wait_for_leases(&place, 2);
     let next = place.agent();
     assert!(children(second.pid()).contains(&next));
     end(second);
-    wait_until(|| leases(&place) == Some(1));
+    wait_for_leases(&place, 1);
     assert_eq!(place.agent(), next);
     end(first);
     wait_for_end(next);
@@ -329,7 +335,7 @@ fn a_socket_that_was_removed_is_there_again_with_the_next_agent() {
     let agent = place.agent();
     fs::remove_dir_all(place.socket().with_file_name("")).unwrap();
     kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
-    wait_until(|| leases(&place) == Some(1));
+    wait_for_leases(&place, 1);
     end(run);
     assert!(!place.socket().exists());
 }
@@ -349,7 +355,7 @@ fn what_a_killed_node_left_behind_is_taken_over() {
         }
         let second = start(&place);
         let third = start(&place);
-        wait_until(|| leases(&place) == Some(2));
+        wait_for_leases(&place, 2);
         let agent = place.agent();
         end(second);
         end(third);
@@ -403,7 +409,7 @@ fn a_place_that_others_count_on_is_not_taken_by_a_newcomer() {
     let place = Place::new();
     let first = start(&place);
     let second = start(&place);
-    wait_until(|| leases(&place) == Some(2));
+    wait_for_leases(&place, 2);
     let agent = place.agent();
     // Nobody can take over: the one who would is stopped.
     second.signal(Signal::SIGSTOP);
@@ -414,7 +420,7 @@ fn a_place_that_others_count_on_is_not_taken_by_a_newcomer() {
     let sidecar = place.output(&["agent", "--strategy", "system-identity"]);
     assert_ne!(sidecar.status.code(), Some(0));
     second.signal(Signal::SIGCONT);
-    wait_until(|| leases(&place) == Some(1));
+    wait_for_leases(&place, 1);
     end(second);
 }
 
@@ -474,10 +480,10 @@ fn a_run_goes_on_when_the_agent_that_a_program_had_started_dies() {
     let place = Place::new();
     let agent = i32::try_from(join(&place)["pid"].as_i64().unwrap()).unwrap();
     let run = start(&place);
-    wait_until(|| leases(&place) > Some(0));
+    wait_until("a lease", || leases(&place) > Some(0));
     kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
     wait_for_end(agent);
-    wait_until(|| leases(&place) == Some(1));
+    wait_for_leases(&place, 1);
     assert!(end(run).contains("goes on with one of its own"));
     assert!(!place.socket().exists());
 }
@@ -523,7 +529,7 @@ fn what_dead_runs_left_behind_says_nothing_about_who_listens_now() {
 fn a_run_in_another_container_has_its_own_agent() {
     let place = Place::new();
     let first = start(&place);
-    wait_until(|| leases(&place) == Some(1));
+    wait_for_leases(&place, 1);
     let inside = job(&place);
     for namespace in ["--net", "--mount", "--pid"] {
         let mut run = place.command("unshare");

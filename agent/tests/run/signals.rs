@@ -2,10 +2,11 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 
+use jobcred_tests::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::place::{BINARY, LISTENS, Place, Running, status_line, text, wait_for_end, wait_until};
+use crate::place::{BINARY, LISTENS, Place, Running, status_line, text, wait_for_end};
 
 #[test]
 fn a_signal_reaches_the_command_once_and_the_agent_not_at_all() {
@@ -58,9 +59,11 @@ fn a_command_that_is_stopped_alone_and_continued_alone_is_still_watched() {
     let run = running.pid();
     for stop in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGSTOP] {
         kill(Pid::from_raw(command), stop).unwrap();
-        wait_until(|| status_line(command, "State:").starts_with('T'));
+        wait_until("COMMAND is stopped", || {
+            status_line(command, "State:").starts_with('T')
+        });
         // It has taken the news in when it rests again, whichever way.
-        wait_until(|| {
+        wait_until("run has taken SIGCHLD and rests", || {
             let pending = u64::from_str_radix(&status_line(run, "ShdPnd:"), 16).unwrap();
             let is_told = pending & (1 << (Signal::SIGCHLD as i32 - 1)) == 0;
             is_told && !status_line(run, "State:").starts_with('R')
@@ -90,7 +93,9 @@ fn a_group_that_is_stopped_stops_whole_and_goes_on_whole() {
         assert_eq!(status, WaitStatus::Stopped(group, Signal::SIGSTOP));
         assert!(status_line(command, "State:").starts_with('T'));
         killpg(group, Signal::SIGCONT).unwrap();
-        wait_until(|| !status_line(command, "State:").starts_with('T'));
+        wait_until("COMMAND goes on", || {
+            !status_line(command, "State:").starts_with('T')
+        });
     }
     running.signal(Signal::SIGTERM);
     assert_eq!(running.end().1.signal(), Some(15));

@@ -7,3 +7,4 @@ mod identity_endpoints;
 mod isolation;
 mod registry;
 mod token_endpoint;
+mod waiting;

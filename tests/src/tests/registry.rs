@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::client::{Answer, get_tls, post_tls, send};
+use crate::waiting::wait_until;
 use crate::{
     Acr, AcrOptions, Behavior, Clock, Mint, NULL_GUID, Principal, Secrets, TestCa, decode_claims,
 };
@@ -236,14 +237,11 @@ impl RealRegistry {
             .unwrap_or_else(|error| panic!("docker-registry is needed for this test: {error}"));
         let mut registry = Self(child);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        while TcpStream::connect(address).is_err() {
-            assert_eq!(
-                registry.0.try_wait().unwrap(),
-                None,
-                "docker-registry has ended"
-            );
-            std::thread::yield_now();
-        }
+        wait_until("docker-registry accepts connections", || {
+            let ended = registry.0.try_wait().unwrap();
+            assert_eq!(ended, None, "docker-registry has ended");
+            TcpStream::connect(address).is_ok()
+        });
         acr.update(|options| options.upstream = Some(address));
         registry
     }

@@ -8,7 +8,7 @@ use jobcred_tests::{AzureMl, AzureMlOptions, Imds, ImdsOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Held, SdkRequest, World, binary};
+use crate::support::{Held, SdkRequest, World, binary, wait_until};
 
 const QUERY: &str = "api-version=2019-08-01&resource=https://storage.azure.com";
 const PAIR: [&str; 2] = ["IDENTITY_ENDPOINT", "IDENTITY_HEADER"];
@@ -151,7 +151,9 @@ fn an_endpoint_that_the_agent_had_no_descriptor_for_is_offered_again() {
     // Nothing but this comes and goes from here on, so what the agent holds is known.
     let mut asking = node.world.connect();
     let mut ask = |path| asking.ask("GET", path).unwrap().json();
-    while ask("/v1/endpoint")["variables"] == serde_json::json!({}) {}
+    wait_until("the agent has the offer of the first run", || {
+        ask("/v1/endpoint")["variables"] != serde_json::json!({})
+    });
     let agent = ask("/v1/status")["pid"].as_i64().unwrap();
     let agent = Pid::from_raw(i32::try_from(agent).unwrap());
     // Two connections, the second run's lease and its offer; and none for what comes with the latter.
@@ -165,9 +167,7 @@ fn an_endpoint_that_the_agent_had_no_descriptor_for_is_offered_again() {
             .matches("no listener came along")
             .count()
     };
-    while refusals() < 2 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    wait_until("the agent has refused two offers", || refusals() >= 2);
     allow_descriptors(agent, None);
     assert_eq!(request(&second).send().status, 200);
     second.end();

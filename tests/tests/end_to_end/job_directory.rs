@@ -8,7 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Call, Process, World, binary};
+use crate::support::{Call, Process, World, binary, wait_until};
 
 /// What the shell of these tests begins with: `token` asks for one, `logged` waits until the log has so many events of a kind.
 const WORDS: &str = r#"
@@ -87,6 +87,13 @@ impl Job {
         lines.iter().map(event).collect()
     }
 
+    #[track_caller]
+    fn wait_for_two_leases(&self) {
+        wait_until("two leases", || {
+            self.world.ask("GET", "/v1/status").json()["leases"] == 2
+        });
+    }
+
     fn agent(&self) -> i32 {
         let status = self.world.ask("GET", "/v1/status").json();
         i32::try_from(status["pid"].as_i64().unwrap()).unwrap()
@@ -103,11 +110,11 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 fn wait_for_end(pid: i32) {
-    while fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
-    {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    wait_until(&format!("the end of process {pid}"), || {
+        fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+            stat.rsplit_once(") ").unwrap().1.starts_with('Z')
+        })
+    });
 }
 
 /// A run that does the one, has its agent killed, and does the other.
@@ -303,7 +310,7 @@ fn runs_that_share_an_agent_leave_the_log_when_the_last_has_ended() {
     let second = job.run(&script).start();
     second.wait_for_stdout("ready");
     let agent = job.agent();
-    while job.world.ask("GET", "/v1/status").json()["leases"] != 2 {}
+    job.wait_for_two_leases();
     fs::write(&pipe, "\n").unwrap();
     first.finish().succeeded();
     assert_eq!(job.names(), [""; 0]);
@@ -332,7 +339,7 @@ fn whichever_of_those_that_share_an_agent_fails_the_log_is_left() {
         let first = start(&one, "token");
         let second = start(&other, ":");
         let agent = job.agent();
-        while job.world.ask("GET", "/v1/status").json()["leases"] != 2 {}
+        job.wait_for_two_leases();
         for (run, (code, go_on)) in [(first, one), (second, other)] {
             fs::write(go_on, "").unwrap();
             assert_eq!(run.finish().code, Some(code));

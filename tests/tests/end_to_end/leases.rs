@@ -6,7 +6,7 @@ use jobcred_tests::{AzureMl, AzureMlOptions, Principal};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Process, World, binary};
+use crate::support::{Process, World, binary, wait_until};
 
 /// A COMMAND that says it is ready and then answers each line of the pipe `$2` with what jobcred (`$1`) says of a token.
 const RANK: &str = r#"
@@ -73,14 +73,13 @@ impl Node {
     }
 
     /// Waits until so many count on an agent, whichever it is.
+    #[track_caller]
     fn wait_for_leases(&self, count: u64) {
-        loop {
-            // Between two agents nobody listens.
+        wait_until(&format!("{count} leases"), || {
+            // Between two agents the call fails.
             let call = self.world.jobcred(&["status", "--json"]).run();
-            if call.code == Some(0) && call.json()["leases"] == count {
-                return;
-            }
-        }
+            call.code == Some(0) && call.json()["leases"] == count
+        });
     }
 
     /// Kills the run whose child the agent is, and the agent, at one go, as the kernel does to a cgroup that is out of memory.
@@ -153,9 +152,7 @@ fn eight_ranks_that_start_at_once_cost_one_request() {
         rank.end();
     }
     // The last one does not wait for the agent of another: a lease that ends is all it takes.
-    while node.world.socket().exists() {
-        std::thread::yield_now();
-    }
+    wait_until("the socket is removed", || !node.world.socket().exists());
 }
 
 #[test]
@@ -188,7 +185,9 @@ fn a_successor_serves_the_same_principal_or_nobody() {
         ..own
     };
     // Known to the others by their leases alone.
-    while node.status()["principal"].is_null() {}
+    wait_until("the agent knows its principal", || {
+        !node.status()["principal"].is_null()
+    });
     node.kill_owner(&mut ranks);
     node.wait_for_leases(2);
     node.aml.mint().set_impostor(Some(other));

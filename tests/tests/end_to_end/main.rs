@@ -1,6 +1,6 @@
 //! The real programs against the doubles of Azure, from a job's environment to what its processes get.
 //!
-//! Run by `tests/isolated`, after `cargo build --workspace --bins`; `make test` does both. One program, because each one
+//! `make test` runs it in `tests/isolated`, beside the programs of the same build. One program, because each one
 //! more would have to be linked.
 
 #![cfg(test)]

@@ -8,7 +8,7 @@ use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, OnConnect, Principal};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::{HUNG, World};
+use crate::support::{HUNG, World, wait_until};
 
 const STORAGE: &str = "https://storage.azure.com/";
 
@@ -229,9 +229,9 @@ fn an_agent_that_dies_meanwhile_is_started_again_and_asked_again() {
     let status = world.ask("GET", "/v1/status").json();
     let agent = i32::try_from(status["pid"].as_i64().unwrap()).unwrap();
     // What it has not written by then goes with it.
-    while world.job_log().is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    wait_until("the agent's start is in the log", || {
+        !world.job_log().is_empty()
+    });
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent), Signal::SIGKILL).unwrap();
     let output = run.finish().succeeded();
     assert_eq!(output.stdout, "ran\n", "{}", output.stderr);

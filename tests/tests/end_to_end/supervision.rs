@@ -7,7 +7,7 @@ use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, Principal};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Process, World, binary};
+use crate::support::{Process, World, binary, wait_until};
 
 /// A COMMAND that says it is ready, waits, and on SIGTERM writes a checkpoint with a token that nobody had asked for
 /// before. `$1` is jobcred, `$2` the checkpoint.
@@ -203,9 +203,7 @@ fn a_long_checkpoint_after_sigterm_to_the_group_outlives_its_tokens() {
                 .iter()
                 .any(|child| is_at("outside", *child) && has_left(*child))
     };
-    while !are_placed() {
-        std::thread::yield_now();
-    }
+    wait_until("both witnesses are in their places", are_placed);
     nix::sys::signal::killpg(group, Signal::SIGTERM).unwrap();
     let output = run.finish();
     assert_eq!(

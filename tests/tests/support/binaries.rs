@@ -13,7 +13,7 @@ pub fn binary(name: &str) -> PathBuf {
     let path = directory.join(name);
     assert!(
         path.is_file(),
-        "{} is not there: run `cargo build --workspace --bins` first, as `make test` does",
+        "{} is not there: build the whole workspace, as `make test` does",
         path.display()
     );
     path

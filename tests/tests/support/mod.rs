@@ -20,7 +20,4 @@ pub use process::{Output, Process};
 pub use sdk::{SdkRequest, exchange, read_answer};
 pub use world::{Call, World, cluster};
 
-use std::time::Duration;
-
-/// After this long a test is hung, not slow.
-pub const HUNG: Duration = Duration::from_secs(90);
+pub use jobcred_tests::{HUNG, wait_until};
