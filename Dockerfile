@@ -9,15 +9,18 @@
 ARG BUILD_IMAGE=docker.io/library/rust:1-bookworm
 # What the binaries need is in them, so that nothing has to be here. One with a shell is for debugging.
 ARG RUNTIME_IMAGE=scratch
+# How the programs are optimised: `release`, or `tested`, which builds in less time.
+ARG PROFILE=release
 
 FROM ${BUILD_IMAGE} AS build
+ARG PROFILE
 WORKDIR /source
 COPY . .
 # The folder of the socket is for every user to make a directory of their own in, as in /tmp: a new volume takes on its mode.
-RUN make static \
+RUN make static PROFILE="${PROFILE}" \
     && mkdir -p /image/etc/ssl/certs /image/run \
     && cp -L /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
-    && cp target/*/release/jobcred target/*/release/docker-credential-jobcred /image/ \
+    && cp target/*/"${PROFILE}"/jobcred target/*/"${PROFILE}"/docker-credential-jobcred /image/ \
     && chmod 0555 /image/jobcred /image/docker-credential-jobcred \
     && mkdir -m 1777 /image/run/jobcred
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,6 @@ from images import Builder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,7 +68,7 @@ def jobcred(builder: Builder, daemon: Engine) -> str:
 @pytest.fixture(scope="session")
 def environment(builder: Builder, daemon: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The image of deploy/azureml: Python, and the wheel."""
-    (wheel,) = (places.ROOT / "dist").glob("jobcred-*-py3-none-*linux*.whl")
+    (wheel,) = Path(os.environ.get("JOBCRED_DIST") or places.ROOT / "dist").glob("jobcred-*-py3-none-*linux*.whl")
     image = images.build_environment(builder, wheel, tmp_path_factory.mktemp("environment"))
     builder.hand_over(image, daemon)
     return image

@@ -94,7 +94,9 @@ def build_jobcred(builder: Builder) -> str:
     mounted += [f"{sysroot}:{TOOLCHAIN}:ro"]
     mounted += [f"{cargo_home}/registry:{cargo_home}/registry:O", f"{target}:/source/target:O"]
     volumes = [f"--volume={volume}" for volume in mounted]
-    return builder.build("localhost/jobcred:test", places.ROOT, *volumes, f"--build-arg=BUILD_IMAGE={base}")
+    arguments = {"BUILD_IMAGE": base, "PROFILE": os.environ.get("JOBCRED_PROFILE") or "release"}
+    options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    return builder.build("localhost/jobcred:test", places.ROOT, *volumes, *options)
 
 
 def build_environment(builder: Builder, wheel: Path, directory: Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tarfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DIST = REPOSITORY / "dist"
+# Of the build that is tested.
+DIST = Path(os.environ.get("JOBCRED_DIST") or REPOSITORY / "dist")
 ROOTS = REPOSITORY / ".tools/roots"
 # What a container has, and nothing of the machine that the tests run on.
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/root", "LANG": "C.UTF-8"}

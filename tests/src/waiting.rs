@@ -17,6 +17,10 @@ pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
 }
 
 #[track_caller]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the end of a test that hangs: nothing is measured"
+)]
 pub(crate) fn wait_at_most(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
