@@ -531,6 +531,104 @@ fn mistakes_in_variables_are_named_by_their_variable() {
     .unwrap();
 }
 
+/// Every key that takes a list, with two values that are right.
+const LISTS: &[(&str, &str, [&str; 2])] = &[
+    (
+        "JOBCRED_RESOURCES",
+        "resources",
+        ["https://storage.azure.com", "https://vault.azure.net"],
+    ),
+    (
+        "JOBCRED_FEDERATED_RESOURCES",
+        "federated.resources",
+        ["https://storage.azure.com", "https://vault.azure.net"],
+    ),
+    (
+        "JOBCRED_ALLOW_IDENTITIES",
+        "allow_identities",
+        ["/subscriptions/a/x", "/subscriptions/b/y"],
+    ),
+    ("JOBCRED_ALLOW_UIDS", "allow_uids", ["1000", "1001"]),
+    ("JOBCRED_DIALECTS", "dialects", ["app_service", "imds"]),
+    (
+        "JOBCRED_REGISTRIES",
+        "registries",
+        ["a.azurecr.io", "b.azurecr.io"],
+    ),
+];
+
+#[test]
+fn c9_a_list_in_another_syntax_is_refused_with_the_right_one() {
+    let mut lists = KEYS
+        .iter()
+        .filter(|key| key.allowed.contains("list of") || key.name == "registries");
+    assert!(lists.all(|key| LISTS.iter().any(|(_, name, _)| *name == key.name)));
+    for (variable, name, [one, two]) in LISTS {
+        let mut spellings = vec![
+            format!("[\"{one}\"]"),
+            format!(" [\"{one}\", \"{two}\"]"),
+            format!("['{one}']"),
+            format!("[{one}]"),
+            format!("\"{one}\""),
+            format!("'{one}'"),
+            format!("\"{one},{two}\""),
+            format!("\"{one}\",\"{two}\""),
+            format!("\u{201c}{one}\u{201d}"),
+            format!("{one};{two}"),
+            format!("{one}; {two}"),
+            format!("{one} {two}"),
+            format!("{one}\n{two}"),
+        ];
+        if *name == "registries" {
+            spellings.push(format!("{{\"{one}\": {{}}}}"));
+        }
+        for text in spellings {
+            let found = lines(from_variables([(variable, &text)]));
+            let found: Vec<_> = found
+                .into_iter()
+                .filter(|line| !line.starts_with("allow_uids: ") && !line.starts_with("federated."))
+                .collect();
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert!(found[0].starts_with(&format!("{variable}: ")), "{found:?}");
+            let rights = if *name == "registries" {
+                ["separated by commas", "allowed: a host name"]
+                    .map(str::to_owned)
+                    .to_vec()
+            } else {
+                vec![format!("write it with commas: {variable}=")]
+            };
+            let has_right = rights.iter().any(|right| found[0].contains(right));
+            assert!(has_right, "{text}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn c9_a_list_in_the_file_has_one_value_in_each_text() {
+    for (_, name, [one, two]) in LISTS {
+        if ["registries", "allow_uids"].contains(name) {
+            continue;
+        }
+        for value in [
+            format!("['{one},{two}']"),
+            format!("['{one};{two}']"),
+            format!("['[\"{one}\"]']"),
+            format!("['\"{one}\"']"),
+            format!("['{one} {two}']"),
+            format!("'{one}'"),
+            format!("'[\"{one}\"]'"),
+        ] {
+            let found = lines(from_file(&format!("{name} = {value}")));
+            assert!(
+                found[0].contains(&format!("write it as {name} = [")),
+                "{value}: {found:?}"
+            );
+        }
+    }
+    let audience = "[registries.\"a.example\"]\naudience = '\"https://a.example\"'";
+    check_mistake(audience, "it has quotation marks in it");
+}
+
 #[test]
 fn all_mistakes_come_in_one_report() {
     let file = ConfigFile {

@@ -261,6 +261,10 @@ fn apply(
     let Err(wrongs) = (key.set)(given, config) else {
         return;
     };
+    let allowed = || match written_list(key, origin, given) {
+        Some(example) => format!("{}; {example}", key.allowed),
+        None => key.allowed.to_owned(),
+    };
     mistakes.extend(wrongs.into_iter().map(|wrong: Wrong| Mistake {
         origin: origin.to_owned(),
         key: wrong.below.map_or_else(
@@ -269,8 +273,20 @@ fn apply(
         ),
         value: wrong.value,
         why: wrong.why,
-        allowed: wrong.allowed.unwrap_or_else(|| key.allowed.to_owned()),
+        allowed: wrong.allowed.unwrap_or_else(allowed),
     }));
+}
+
+/// How to write a list at the place where this one was given; `None` for a key that takes no list.
+fn written_list(key: &Key, origin: &str, given: Given<'_>) -> Option<String> {
+    let items = key.example.strip_prefix('[')?.strip_suffix(']')?;
+    Some(match given {
+        Given::Toml(_) => format!("write it as {} = {}", key.name, key.example),
+        Given::Text(_) => {
+            let plain = items.replace(['"', ' '], "");
+            format!("write it with commas: {origin}={plain}")
+        }
+    })
 }
 
 #[cfg(test)]

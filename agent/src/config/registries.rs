@@ -26,6 +26,10 @@ pub(super) fn set(given: Given<'_>, config: &mut Config) -> Result<(), Vec<Wrong
         }
         Given::Toml(other) => wrongs.push(value::wrong_type(other)),
         Given::Text(text) => {
+            if let Some(why) = value::quoting(text) {
+                // Not shown: it may hold anything.
+                return Err(vec![Wrong::new(None, why)]);
+            }
             for entry in text.split(',').map(str::trim) {
                 let mut parts = entry.split(';').map(str::trim);
                 let host = parts.next().unwrap_or_default();
@@ -72,7 +76,12 @@ fn read_compact<'a>(
             );
         } else {
             let wrong = Wrong::new(None, "a setting has no value");
-            wrongs.push(below(host, None, wrong, "host;setting=value;..."));
+            wrongs.push(below(
+                host,
+                None,
+                wrong,
+                "`host;setting=value;...`, separated by commas",
+            ));
         }
     }
     check(host, &registry, wrongs);

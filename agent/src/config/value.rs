@@ -167,6 +167,7 @@ pub(super) fn tenant(given: Given<'_>) -> Read<String> {
 /// A GUID, or an Azure resource id.
 pub(super) fn identity_id(given: Given<'_>) -> Read<String> {
     let text = text(given)?;
+    single(text)?;
     let is_resource_id = text
         .get(.."/subscriptions/".len())
         .is_some_and(|front| front.eq_ignore_ascii_case("/subscriptions/"))
@@ -189,6 +190,7 @@ pub(super) fn resource(given: Given<'_>) -> Read<String> {
             "it has white space in it: give one resource at a time",
         );
     }
+    single(text)?;
     if text.len() > jobcred_wire::MAX_TARGET_BYTES {
         return wrong(text, "it is too long");
     }
@@ -248,6 +250,31 @@ pub(super) fn log_filter(given: Given<'_>) -> Read<String> {
     }
 }
 
+/// Why a text is not a plain list of values: it has brackets or quotation marks, which would become part of a value.
+pub(super) fn quoting(text: &str) -> Option<&'static str> {
+    const MARKS: [char; 7] = [
+        '"', '\'', '`', '\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}',
+    ];
+    if text.trim_start().starts_with(['[', '{']) {
+        Some("it is written as JSON")
+    } else if text.contains(MARKS) {
+        Some("it has quotation marks in it")
+    } else {
+        None
+    }
+}
+
+/// Whether a value is one value, and not several that another syntax separates.
+fn single(text: &str) -> Read<()> {
+    let several = || {
+        text.contains([',', ';'])
+            .then_some("it has a comma or a semicolon in it")
+    };
+    quoting(text)
+        .or_else(several)
+        .map_or(Ok(()), |why| wrong(text, why))
+}
+
 /// A list: of values in the file, separated by commas in a variable. All of its items are read, right or wrong.
 pub(super) fn list<T>(
     given: Given<'_>,
@@ -258,10 +285,15 @@ pub(super) fn list<T>(
             items.iter().map(|value| item(Given::Toml(value))).collect()
         }
         Given::Toml(other) => return Err(vec![wrong_type(other)]),
-        Given::Text(text) => text
-            .split(',')
-            .map(|part| item(Given::Text(part.trim())))
-            .collect(),
+        Given::Text(text) => {
+            let semicolon = || text.contains(';').then_some("it has a semicolon in it");
+            if let Some(why) = quoting(text).or_else(semicolon) {
+                return Err(vec![Wrong::new(Some(text), why)]);
+            }
+            text.split(',')
+                .map(|part| item(Given::Text(part.trim())))
+                .collect()
+        }
     };
     if read.len() > MAX_ITEMS {
         let why = format!("it has {} entries, more than {MAX_ITEMS}", read.len());
