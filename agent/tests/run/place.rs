@@ -1,7 +1,9 @@
 //! A place for the socket, and a `run` under way in it.
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
@@ -60,6 +62,18 @@ impl Place {
                     .is_some_and(|name| name.to_str().unwrap().starts_with("run-"))
             });
         found.unwrap()
+    }
+
+    /// A directory where any user may make files, and the program in it: the build's own may be closed to other users.
+    pub(crate) fn with_program_for_others(&self) -> (PathBuf, PathBuf) {
+        let directory = self.file("others");
+        std::fs::create_dir(&directory).unwrap();
+        for open in [self.0.path(), &directory] {
+            std::fs::set_permissions(open, Permissions::from_mode(0o777)).unwrap();
+        }
+        let program = directory.join("jobcred");
+        std::fs::copy(BINARY, &program).unwrap();
+        (directory, program)
     }
 
     pub(crate) fn jobcred(&self, arguments: &[&str]) -> Command {

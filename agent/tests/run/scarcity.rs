@@ -22,13 +22,16 @@ fn check(output: &Output, said: &str, case: &str) {
     assert!(!errors.contains("panicked"), "{case}: {errors}");
 }
 
+/// Takes the program along, from descriptor 9, to a place that nothing here is mounted over: the build may lie anywhere.
+const TAKE_ALONG: &str = "exec 9<\"$1\"; shift; mount -t tmpfs none /mnt; cat <&9 >/mnt/jobcred; exec 9<&-; chmod 755 /mnt/jobcred";
+
 /// `run` where `script`, in a mount namespace of its own, has taken something away.
 fn without(place: &Place, script: &str, arguments: &[&str]) -> Output {
     let mut words = vec!["--mount"];
     if !nix::unistd::geteuid().is_root() {
         words.extend(["--user", "--map-root-user"]);
     }
-    let script = format!("set -e; {script}; exec \"$@\"");
+    let script = format!("set -e; {TAKE_ALONG}; {script}; exec /mnt/jobcred \"$@\"");
     place
         .command("unshare")
         .args(words)
@@ -50,9 +53,6 @@ const READ_ONLY: &str = "for dir in /run /tmp /var /dev/shm /root /home; do
 #[test]
 fn where_nothing_can_be_written() {
     let place = Place::new();
-    // The program under test may lie below one of them.
-    let held = Path::new(BINARY).starts_with("/tmp");
-    assert!(!held, "build somewhere else than in /tmp");
     let said = "COMMAND runs all the same, without an agent";
     check(
         &without(&place, READ_ONLY, &RUN),
@@ -244,15 +244,12 @@ fn with_few_processes() {
         "the kernel counts no process of root's: run this as root, who can become somebody else, as tests/isolated does"
     );
     let place = Place::new();
-    fs::set_permissions(
-        place.file(""),
-        std::os::unix::fs::PermissionsExt::from_mode(0o777),
-    )
-    .unwrap();
+    let (directory, program) = place.with_program_for_others();
     let as_nobody = |limit: &str, arguments: &[&str]| {
         let mut run = place.command("setpriv");
-        run.args(["--reuid=54321", "--clear-groups", "prlimit", limit, BINARY]);
-        run.args(arguments).args(RAN).arg0("setpriv");
+        run.args(["--reuid=54321", "--clear-groups", "prlimit", limit]);
+        run.arg(&program).args(arguments).args(RAN).arg0("setpriv");
+        run.current_dir(&directory);
         run.output().unwrap()
     };
     check(
@@ -280,11 +277,7 @@ fn with_few_processes() {
 #[test]
 fn a_signal_that_came_before_there_was_room_is_the_commands() {
     let place = Place::new();
-    fs::set_permissions(
-        place.file(""),
-        std::os::unix::fs::PermissionsExt::from_mode(0o777),
-    )
-    .unwrap();
+    let (directory, program) = place.with_program_for_others();
     // Blocked, so that it waits for COMMAND.
     let starts = "import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -299,6 +292,7 @@ os.execv(sys.argv[1], sys.argv[1:])";
         let output = command
             .args(run)
             .args(["/bin/cat", "/proc/self/status"])
+            .current_dir(&directory)
             .output();
         let output = output.unwrap();
         let told = text(&output.stdout);
@@ -310,7 +304,7 @@ os.execv(sys.argv[1], sys.argv[1:])";
         plain.as_ref().is_some_and(|line| line.ends_with("4000")),
         "{plain:?} {errors}"
     );
-    let (ours, errors) = waiting(&[BINARY, "run", "--sandbox", "--"]);
+    let (ours, errors) = waiting(&[program.to_str().unwrap(), "run", "--sandbox", "--"]);
     assert!(
         errors.contains("COMMAND runs in place of jobcred"),
         "{errors}"
@@ -323,8 +317,8 @@ os.execv(sys.argv[1], sys.argv[1:])";
 fn a_command_that_takes_over_finds_its_directory_as_it_was() {
     assert!(nix::unistd::geteuid().is_root(), "run this as root");
     let place = Place::new();
+    let (_, program) = place.with_program_for_others();
     let everybody = || std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    fs::set_permissions(place.file(""), everybody()).unwrap();
     let mut taken_over = 0;
     for most in 1..10 {
         let work = place.file(&format!("work{most}"));
@@ -332,7 +326,8 @@ fn a_command_that_takes_over_finds_its_directory_as_it_was() {
         fs::set_permissions(&work, everybody()).unwrap();
         let limit = format!("--nproc={most}:{most}");
         let mut run = place.command("setpriv");
-        run.args(["--reuid=54322", "--clear-groups", "prlimit", &limit, BINARY])
+        run.args(["--reuid=54322", "--clear-groups", "prlimit", &limit])
+            .arg(&program)
             .args(RUN)
             .args(["/bin/mkdir", "logs"])
             .env("AZUREML_RUN_ID", "run-1")
