@@ -66,6 +66,9 @@ pub(super) fn agent(options: &GlobalOptions, agent: &AgentOptions, mut entry: En
             return exit::NO_SOCKET;
         }
     };
+    if !agent.is_of_a_job() {
+        beginning.setup.say_ignored();
+    }
     // From here on there are secrets. No core file of this process is written, and no other process of the same user reads its
     // memory, its environment or its descriptors.
     let _ = set_dumpable(false);

@@ -32,6 +32,7 @@ pub(super) fn explain(global: &GlobalOptions, options: &ExplainOptions) -> i32 {
             return exit::USAGE;
         }
     };
+    setup.say_ignored();
     // Whoever names a strategy or a configuration does not mean the agent's.
     let anew =
         options.anew || global.sandbox || global.strategy.is_some() || global.config.is_some();

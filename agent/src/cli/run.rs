@@ -30,6 +30,9 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
             return Ending::Exited(exit::USAGE);
         }
     };
+    if !run.quiet {
+        setup.say_ignored();
+    }
     setup.config.exclusive |= run.exclusive;
     let required = run.required || setup.config.required;
     let (selection, probe) = match decide(&setup, required) {

@@ -5,7 +5,9 @@ use std::path::Path;
 use super::arguments::GlobalOptions;
 use super::exit;
 use crate::agent::Outside;
-use crate::config::{Config, ConfigFile, FILE_VARIABLE, MAX_FILE_BYTES, Override};
+use crate::config::{
+    Config, ConfigFile, FILE_VARIABLE, MAX_FILE_BYTES, Override, ignored_variables,
+};
 use crate::journal::Journal;
 use crate::platform::{Clock, Environment, Files};
 use crate::strategy::{Strategy, platform_environment};
@@ -42,6 +44,13 @@ impl Setup {
         file: Option<ConfigText>,
     ) -> Result<Self, String> {
         Self::with_file(options, outside(), file)
+    }
+
+    /// Says which variables are ignored, though they have the name of a key.
+    pub(super) fn say_ignored(&self) {
+        for sentence in ignored_variables(&self.outside.environment) {
+            say(&sentence);
+        }
     }
 
     /// The outside with nothing configured, for an agent that has only a refusal to say.

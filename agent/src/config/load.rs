@@ -4,6 +4,7 @@ use super::Config;
 use super::error::{ConfigErrors, Mistake, Wrong};
 use super::keys::{FILE_VARIABLE, KEYS, Key};
 use super::nearest::{completion, nearest};
+use super::service_link::is_service_link;
 use super::value::Given;
 use crate::platform::Environment;
 use crate::resource::Cloud;
@@ -57,7 +58,8 @@ impl Config {
             read_file(file, &mut config, &mut mistakes);
         }
         for key in KEYS {
-            if let Some(text) = environment.get(key.variable) {
+            let text = environment.get(key.variable);
+            if let Some(text) = text.filter(|text| !is_service_link(key.variable, text)) {
                 apply(
                     key,
                     key.variable,
@@ -214,8 +216,8 @@ fn report_near_misses(environment: &Environment, mistakes: &mut Vec<Mistake>) {
         .map(|key| key.variable)
         .chain(OTHER_VARIABLES)
         .collect();
-    for (name, _) in environment.iter() {
-        if !name.starts_with("JOBCRED_") || known.contains(&name) {
+    for (name, value) in environment.iter() {
+        if !name.starts_with("JOBCRED_") || known.contains(&name) || is_service_link(name, value) {
             continue;
         }
         // Only the part that tells variables apart counts, or all short ones would be near.

@@ -7,6 +7,7 @@ mod load;
 mod nearest;
 pub mod reference;
 mod registries;
+mod service_link;
 mod value;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub use self::error::{ConfigErrors, Mistake};
 pub use self::fingerprint::{fingerprint, place_fingerprint};
 pub use self::keys::{FILE_VARIABLE, KEYS, Key, REGISTRY_KEYS, RegistryKey};
 pub use self::load::{ConfigFile, MAX_FILE_BYTES, Override};
+pub use self::service_link::ignored_variables;
 
 /// All that can be configured, with every default filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]

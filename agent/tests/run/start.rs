@@ -192,3 +192,29 @@ fn what_a_killed_run_left_behind_is_removed_by_the_next() {
     assert!(second.arg("exit").status().unwrap().success());
     assert!(!left.exists());
 }
+
+#[test]
+fn c8_the_address_of_a_service_is_ignored_and_said_once() {
+    let place = Place::new();
+    let run = |arguments: &[&str]| {
+        let mut run = place.jobcred(arguments);
+        run.env("JOBCRED_ENDPOINT_PORT", "tcp://10.0.0.1:80")
+            .env("JOBCRED_ENDPOINT_PORT_80_TCP", "tcp://10.0.0.1:80")
+            .env("JOBCRED_ENDPOINT_PORT_80_TCP_ADDR", "10.0.0.1")
+            .env("JOBCRED_ENDPOINT_PORT_80_TCP_PORT", "80")
+            .env("JOBCRED_ENDPOINT_PORT_80_TCP_PROTO", "tcp")
+            .env("JOBCRED_ENDPOINT_SERVICE_HOST", "10.0.0.1")
+            .env("JOBCRED_ENDPOINT_SERVICE_PORT", "80");
+        let output = run.output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    for sandbox in [&["run", "--sandbox"][..], &["run"]] {
+        let (code, errors) = run(&[sandbox, &["--", "sh", "-c", "exit 9"]].concat());
+        assert_eq!(code, Some(9), "{errors}");
+        assert_eq!(errors.matches("is ignored").count(), 1, "{errors}");
+        let sentence = "jobcred: JOBCRED_ENDPOINT_PORT is ignored: Kubernetes sets it";
+        assert!(errors.contains(sentence), "{errors}");
+        let quiet = [sandbox, &["-q", "--", "sh", "-c", "exit 9"]].concat();
+        assert_eq!(run(&quiet), (Some(9), String::new()));
+    }
+}
