@@ -1,17 +1,25 @@
 //! What `run`, `agent` and `explain` begin with: the configuration and the outside.
 
+use std::fs::Metadata;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::arguments::GlobalOptions;
+use super::env::quote;
 use super::exit;
+use super::output::plain;
 use crate::agent::Outside;
 use crate::config::{
     Config, ConfigFile, FILE_VARIABLE, MAX_FILE_BYTES, Override, ignored_variables,
 };
 use crate::journal::Journal;
-use crate::platform::{Clock, Environment, Files};
+use crate::platform::{Clock, Environment, Files, open_regular};
 use crate::strategy::{Strategy, platform_environment};
 use crate::supervisor::{ConfigText, say};
+
+/// The uid of root.
+const ROOT: u32 = 0;
 
 /// The configuration and the outside.
 #[derive(Debug)]
@@ -152,13 +160,41 @@ fn read_file(path: &Path) -> Result<ConfigText, String> {
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
-    use std::io::Read as _;
     // Not through `Files`: a relative path means the working directory here.
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let (file, metadata) = open_regular(path).map_err(|error| error.to_string())?;
+    check_writers(path, &metadata, nix::unistd::geteuid().as_raw())?;
     let mut text = String::new();
     // One byte more than allowed, so that the reader of the text can tell that there is too much.
     file.take(MAX_FILE_BYTES as u64 + 1)
         .read_to_string(&mut text)
         .map_err(|error| error.to_string())?;
     Ok(text)
+}
+
+/// A configuration decides where tokens go, so only this user and root may be able to write it.
+fn check_writers(path: &Path, metadata: &Metadata, own_uid: u32) -> Result<(), String> {
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let mut reasons = Vec::new();
+    if owner != own_uid && owner != ROOT {
+        reasons.push(format!(
+            "it belongs to uid {owner}, not to uid {own_uid} or root"
+        ));
+    }
+    // A group of the owner's number is the owner's own: with it, many systems let new files be written by their group.
+    let is_shared = mode & 0o020 != 0 && metadata.gid() != owner;
+    if mode & 0o002 != 0 || is_shared {
+        reasons.push(format!("its mode {mode:04o} lets other users write to it"));
+    }
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let name = quote(&plain(&path.display().to_string()));
+    let command = if own_uid == ROOT {
+        format!("chown {ROOT} {name} && chmod go-w {name}")
+    } else if own_uid == owner {
+        format!("chmod go-w {name}")
+    } else {
+        format!("install -m 600 {name} jobcred.toml, and name that file")
+    };
+    Err(format!("{}. Run: {command}", reasons.join(", and ")))
 }

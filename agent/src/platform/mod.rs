@@ -9,7 +9,7 @@ mod wall;
 
 pub use self::clock::{Clock, UnixTime};
 pub use self::environment::Environment;
-pub use self::files::Files;
+pub use self::files::{Files, open_regular};
 pub use self::processes::{ProcessFacts, Processes, StartTime};
 pub use self::told::ClockFault;
 pub(crate) use self::wall::ClockJumps;

@@ -193,6 +193,136 @@ fn what_a_killed_run_left_behind_is_removed_by_the_next() {
     assert!(!left.exists());
 }
 
+/// What `run` says with this configuration path, and whether COMMAND ran. `timeout` ends one that waits for a pipe's writer.
+fn with_config(place: &Place, path: &Path, by_flag: bool) -> (Option<i32>, String, bool) {
+    let mark = place.file("ran");
+    let mut run = place.command("timeout");
+    run.args(["60", BINARY, "run"]);
+    if by_flag {
+        run.arg("--config").arg(path);
+    } else {
+        run.env("JOBCRED_CONFIG", path);
+    }
+    let output = run.args(["--", "touch"]).arg(&mark).output().unwrap();
+    let ran = std::fs::remove_file(&mark).is_ok();
+    (output.status.code(), text(&output.stderr), ran)
+}
+
+#[test]
+fn c13_a_configuration_that_is_no_regular_file_is_refused_and_not_waited_for() {
+    let place = Place::new();
+    let pipe = place.file("pipe.toml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let link = place.file("link.toml");
+    std::os::unix::fs::symlink(&pipe, &link).unwrap();
+    for by_flag in [true, false] {
+        for (path, kind) in [
+            (pipe.as_path(), "a pipe"),
+            (&link, "a pipe"),
+            (&place.file(""), "a directory"),
+            (Path::new("/dev/null"), "a device"),
+        ] {
+            let (code, errors, ran) = with_config(&place, path, by_flag);
+            assert_eq!(code, Some(2), "{path:?}: {errors}");
+            assert!(!ran, "{path:?}");
+            let said = format!("it is {kind}, not a regular file");
+            assert!(errors.contains(&said), "{path:?}: {errors}");
+            assert!(errors.contains(path.to_str().unwrap()), "{errors}");
+        }
+    }
+}
+
+/// Needs root, which can give a file away.
+#[test]
+fn c13_a_configuration_that_another_user_can_write_is_refused_with_the_command_that_helps() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    assert!(nix::unistd::geteuid().is_root(), "run this as root");
+    let place = Place::new();
+    let file = place.file("it's.toml");
+    std::fs::write(&file, "log = \"warn\"\n").unwrap();
+    let set = |owner: u32, mode: u32| {
+        chown(&file, Some(owner), Some(2000)).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (owner, mode, said) in [
+        (0, 0o666, "its mode 0666 lets other users write to it."),
+        (0, 0o664, "its mode 0664 lets other users write to it."),
+        (0, 0o602, "its mode 0602 lets other users write to it."),
+        (
+            54_321,
+            0o600,
+            "it belongs to uid 54321, not to uid 0 or root.",
+        ),
+        (
+            54_321,
+            0o777,
+            "it belongs to uid 54321, not to uid 0 or root, and its mode 0777",
+        ),
+    ] {
+        set(owner, mode);
+        let (code, errors, ran) = with_config(&place, &file, true);
+        assert_eq!((code, ran), (Some(2), false), "{owner} {mode:o}: {errors}");
+        assert!(errors.contains(said), "{errors}");
+        let (_, command) = errors.split_once("Run: ").unwrap();
+        let fixed = place.command("sh").args(["-c", command]).status().unwrap();
+        assert!(fixed.success(), "{command}");
+        let (code, errors, ran) = with_config(&place, &file, false);
+        assert_eq!((code, ran), (Some(0), true), "{command}: {errors}");
+    }
+    // As a volume of a ConfigMap has it: links to a file of root that everybody may read.
+    set(0, 0o644);
+    let link = place.file("config.toml");
+    std::os::unix::fs::symlink("it's.toml", &link).unwrap();
+    assert_eq!(with_config(&place, &link, true).0, Some(0));
+    // As the usual umask of a user with a group of its own makes it.
+    set(0, 0o664);
+    chown(&file, None, Some(0)).unwrap();
+    assert_eq!(with_config(&place, &file, true).0, Some(0));
+}
+
+/// Needs root, which can become another user.
+#[test]
+fn c13_another_user_reads_its_own_configuration_and_roots() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    assert!(nix::unistd::geteuid().is_root(), "run this as root");
+    let place = Place::new();
+    let (home, program) = place.with_program_for_others();
+    let file = home.join("config.toml");
+    std::fs::write(&file, "log = \"warn\"\n").unwrap();
+    for (owner, mode, code, said) in [
+        (0, 0o644, 0, ""),
+        (54_324, 0o600, 0, ""),
+        (54_324, 0o620, 2, "Run: chmod go-w '"),
+        (0, 0o666, 2, "Run: install -m 600 '"),
+        (
+            54_325,
+            0o644,
+            2,
+            "it belongs to uid 54325, not to uid 54324 or root. Run: install -m 600 '",
+        ),
+    ] {
+        chown(&file, Some(owner), None).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let output = place
+            .command("setpriv")
+            .args(["--reuid=54324", "--clear-groups"])
+            .arg(&program)
+            .args(["run", "--config"])
+            .arg(&file)
+            .args(["--", "true"])
+            .current_dir(&home)
+            .output()
+            .unwrap();
+        let errors = text(&output.stderr);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{owner} {mode:o}: {errors}"
+        );
+        assert!(errors.contains(said), "{errors}");
+    }
+}
+
 #[test]
 fn c8_the_address_of_a_service_is_ignored_and_said_once() {
     let place = Place::new();
