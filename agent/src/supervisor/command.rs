@@ -11,6 +11,7 @@ use std::process::{Child, Command};
 use command_fds::CommandFdExt as _;
 use nix::errno::Errno;
 
+use super::shell_hint::{hint, shown};
 use super::signals::Signals;
 use super::{Entry, Plan};
 
@@ -30,15 +31,18 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn new(program: &OsStr, error: &io::Error) -> Self {
+    pub(super) fn new(program: &OsStr, arguments: &[OsString], error: &io::Error) -> Self {
         let code = match error.kind() {
             io::ErrorKind::NotFound => NOT_FOUND,
             _ => NOT_EXECUTABLE,
         };
-        let program = program.display();
+        let name = shown(program);
         let message = match error.kind() {
-            io::ErrorKind::NotFound => format!("{program}: command not found"),
-            _ => format!("{program}: {error}"),
+            io::ErrorKind::NotFound => match hint(program, arguments) {
+                Some(hint) => format!("{name}: command not found. {hint}"),
+                None => format!("{name}: command not found"),
+            },
+            _ => format!("{name}: {error}"),
         };
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
         Self {
@@ -47,6 +51,11 @@ impl Failure {
             is_for_want_of_room: [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]
                 .contains(&errno),
         }
+    }
+
+    /// For a COMMAND without words. The command line always has one.
+    fn empty() -> Self {
+        Self::new(OsStr::new("run"), &[], &io::ErrorKind::NotFound.into())
     }
 }
 
@@ -60,10 +69,7 @@ pub(super) struct Started {
 /// Starts COMMAND. `search_path` is `PATH`. Says nothing: a word may raise signals, which are not blocked now.
 pub(super) fn spawn(plan: &Plan, search_path: Option<&str>) -> Result<Started, Failure> {
     let [program, arguments @ ..] = plan.command.as_slice() else {
-        return Err(Failure::new(
-            OsStr::new("run"),
-            &io::ErrorKind::NotFound.into(),
-        ));
+        return Err(Failure::empty());
     };
     let full = |mut command: Command| {
         command.envs(plan.variables.iter());
@@ -89,7 +95,7 @@ pub(super) fn spawn(plan: &Plan, search_path: Option<&str>) -> Result<Started, F
     }
     match started {
         Ok(child) => Ok(Started { child, notice }),
-        Err(error) => Err(Failure::new(program, &error)),
+        Err(error) => Err(Failure::new(program, arguments, &error)),
     }
 }
 
@@ -102,7 +108,7 @@ pub(super) fn become_it(
     signals: &[i32],
 ) -> Failure {
     let [program, arguments @ ..] = plan.command.as_slice() else {
-        return Failure::new(OsStr::new("run"), &io::ErrorKind::NotFound.into());
+        return Failure::empty();
     };
     // The place of the start is still the current one, and no descriptor of COMMAND's has been closed.
     Signals::with_entry_state(entry, signals, || {
@@ -112,7 +118,7 @@ pub(super) fn become_it(
         {
             error = shell.exec();
         }
-        Failure::new(program, &error)
+        Failure::new(program, arguments, &error)
     })
 }
 

@@ -24,6 +24,7 @@ mod prefetch;
 mod record;
 mod say;
 mod service;
+mod shell_hint;
 mod signals;
 mod timer;
 mod witness;

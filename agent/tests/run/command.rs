@@ -41,6 +41,58 @@ fn what_cannot_be_started_has_the_codes_of_shells() {
 }
 
 #[test]
+fn u10_a_line_for_a_shell_is_not_found_and_told_what_to_write() {
+    let place = Place::new();
+    for (line, said) in [
+        (
+            "echo hi",
+            "jobcred: echo hi: command not found. COMMAND is a line for a shell, and jobcred does not start one. \
+             Write: jobcred run -- sh -c 'echo hi'\n",
+        ),
+        ("cd", "Write: jobcred run -- sh -c 'cd'\n"),
+        ("~/x", "Write: jobcred run -- sh -c '~/x'\n"),
+    ] {
+        let output = place.output(&["run", "-q", "--", line]);
+        assert_eq!(output.status.code(), Some(127), "{line}");
+        assert!(
+            text(&output.stderr).ends_with(said),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+    // A program of such a name is one.
+    let program = place.file("echo hi && ls");
+    fs::write(&program, "#!/bin/sh\necho \"$@\"\n").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&program, executable).unwrap();
+    let output = place.output(&["run", "-q", "--", program.to_str().unwrap(), "&&", "FOO=1"]);
+    assert_eq!(text(&output.stdout), "&& FOO=1\n");
+    // Its interpreter is what is missing here.
+    fs::write(&program, "#!/not/there\n").unwrap();
+    let output = place.output(&["run", "-q", "--", program.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(127));
+    assert!(
+        !text(&output.stderr).contains("Write:"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn u32_an_assignment_before_the_command_is_told_to_go_after_env() {
+    let place = Place::new();
+    let output = place.output(&["run", "-q", "--", "FOO=hunter2", "python3", "x.py"]);
+    assert_eq!(output.status.code(), Some(127));
+    assert_eq!(
+        text(&output.stderr),
+        "jobcred: FOO=...: command not found. Only a shell takes an assignment before COMMAND. \
+         Write: jobcred run -- env FOO=... python3 ...\n"
+    );
+    let output = place.output(&["run", "-q", "--", "env", "FOO=1", "sh", "-c", "echo $FOO"]);
+    assert_eq!(text(&output.stdout), "1\n");
+}
+
+#[test]
 fn a_script_without_interpreter_line_runs_as_in_a_shell() {
     use std::os::unix::fs::PermissionsExt as _;
     let place = Place::new();
