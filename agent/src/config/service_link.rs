@@ -30,7 +30,7 @@ pub fn ignored_variables(environment: &Environment) -> Vec<String> {
                 .replace('_', "-");
             format!(
                 "{name} is ignored: Kubernetes sets it to the address of the Service `{service}`. \
-                 Set `enableServiceLinks: false` in the pod's spec to be rid of it."
+                 Set `enableServiceLinks: false` in the pod's spec to stop it."
             )
         })
         .collect()
