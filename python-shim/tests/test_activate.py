@@ -339,6 +339,26 @@ def test_an_agent_that_gives_no_lease_is_used_all_the_same(
     assert jobcred.JobCredential().get_token(SCOPE).token
 
 
+@pytest.mark.parametrize("value", ["1", "True", " yes ", "on", "something else"])
+def test_switched_off_it_does_nothing(program: Program, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("JOBCRED_DISABLED", value)
+    before = dict(os.environ)
+    with activate() as activation:
+        assert not activation.active
+        assert (activation.socket, activation.strategy) == (None, "none")
+    assert dict(os.environ) == before
+    assert program.calls == []
+
+
+@pytest.mark.parametrize("value", ["", "0", "False", "no", "off"])
+def test_not_switched_off_there_is_an_agent(
+    leased: LeasedAgent, program: Program, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("JOBCRED_DISABLED", value)
+    program.says(leased.path)
+    assert activate().active
+
+
 def test_without_an_identity_the_reason_is_raised(leased: LeasedAgent, program: Program) -> None:
     leased.told["strategy"] = "none"
     program.says(leased.path)

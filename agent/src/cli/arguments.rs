@@ -22,6 +22,7 @@ const VARIABLES: &str = "\
 Environment variables:
   JOBCRED_SOCKET      the agent's socket; `run` sets it for COMMAND
   JOBCRED_AGENT_UID   a uid besides one's own and root whose agent a client trusts
+  JOBCRED_DISABLED    if it is 1 (true), `run` becomes COMMAND at once: without an agent, a configuration or new variables
   JOBCRED_*           every configuration key, in upper case: see docs/configuration.md
   NO_PROXY, no_proxy  `run` appends loopback for COMMAND
   IDENTITY_ENDPOINT, IDENTITY_HEADER
@@ -80,7 +81,8 @@ pub(super) enum Action {
 Examples:
   jobcred run -- python train.py --epochs 3
   jobcred run --required -- torchrun --nproc-per-node 8 train.py
-  jobcred run --sandbox -- sh -c 'jobcred token'")]
+  jobcred run --sandbox -- sh -c 'jobcred token'
+  JOBCRED_DISABLED=1 jobcred run -- python train.py      without jobcred, also with --required: is it to blame?")]
     Run(RunOptions),
     /// Say which identity is used here and why, or why none can be
     ///

@@ -11,8 +11,9 @@ use super::recipe::recipe;
 use super::setup::Setup;
 use super::{announce, exit, place, stand_in};
 use crate::agent::{choose, choose_unasked};
-use crate::config::Config;
+use crate::config::{Config, DISABLED_VARIABLE, parse_boolean};
 use crate::front::election::Part;
+use crate::platform::Environment;
 use crate::strategy::{ProbeResult, Selection};
 use crate::supervisor::{
     self, AgentPlan, Ending, Entry, Plan, PostMortemPlan, PrefetchPlan, Wanted, say,
@@ -23,6 +24,11 @@ const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> Ending {
     supervisor::guard_words();
+    let environment = Environment::of_process();
+    if is_disabled(&environment) {
+        // Before anything is read: whatever is wrong with it must not matter.
+        return supervisor::run_alone(&run.command, &entry, environment.get("PATH"));
+    }
     let mut setup = match Setup::read(options) {
         Ok(setup) => setup,
         Err(report) => {
@@ -118,6 +124,19 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
         post_mortem,
     };
     supervisor::run(plan, entry, environment.get("PATH"))
+}
+
+/// Whether jobcred is switched off. An unknown value counts as true: the variable is set for COMMAND to run alone.
+fn is_disabled(environment: &Environment) -> bool {
+    let Some(value) = environment.get(DISABLED_VARIABLE) else {
+        return false;
+    };
+    parse_boolean(value.trim()).unwrap_or_else(|| {
+        say(&format!(
+            "{DISABLED_VARIABLE} is neither true nor false. It counts as true, so COMMAND runs without jobcred."
+        ));
+        true
+    })
 }
 
 /// Says who the job is, and which agent serves it.

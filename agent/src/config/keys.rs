@@ -54,6 +54,8 @@ pub struct RegistryKey {
 pub(super) const REGISTRIES: &str = "registries";
 /// The variable that names the configuration file.
 pub const FILE_VARIABLE: &str = "JOBCRED_CONFIG";
+/// The variable that switches `jobcred run` off. It is not a key: a broken configuration must not matter to it.
+pub const DISABLED_VARIABLE: &str = "JOBCRED_DISABLED";
 
 const STRATEGIES: [(&str, Option<Strategy>); 8] = [
     ("auto", None),

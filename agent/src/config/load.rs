@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::error::{ConfigErrors, Mistake, Wrong};
-use super::keys::{FILE_VARIABLE, KEYS, Key};
+use super::keys::{DISABLED_VARIABLE, FILE_VARIABLE, KEYS, Key};
 use super::nearest::{completion, nearest};
 use super::service_link::is_service_link;
 use super::value::Given;
@@ -12,7 +12,11 @@ use crate::resource::Cloud;
 /// The longest file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
 /// Variables of other parts that are no keys; a near miss of one is reported like any other.
-const OTHER_VARIABLES: [&str; 2] = [FILE_VARIABLE, jobcred_wire::AGENT_UID_VARIABLE];
+const OTHER_VARIABLES: [&str; 3] = [
+    FILE_VARIABLE,
+    DISABLED_VARIABLE,
+    jobcred_wire::AGENT_UID_VARIABLE,
+];
 
 /// A configuration file that has been read.
 #[derive(Clone, Copy, Debug)]

@@ -22,9 +22,10 @@ use crate::strategy::Strategy;
 
 pub use self::error::{ConfigErrors, Mistake};
 pub use self::fingerprint::{fingerprint, place_fingerprint};
-pub use self::keys::{FILE_VARIABLE, KEYS, Key, REGISTRY_KEYS, RegistryKey};
+pub use self::keys::{DISABLED_VARIABLE, FILE_VARIABLE, KEYS, Key, REGISTRY_KEYS, RegistryKey};
 pub use self::load::{ConfigFile, MAX_FILE_BYTES, Override};
 pub use self::service_link::ignored_variables;
+pub use self::value::parse_boolean;
 
 /// All that can be configured, with every default filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]

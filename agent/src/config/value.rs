@@ -58,11 +58,19 @@ pub(super) fn boolean(given: Given<'_>) -> Read<bool> {
     match given {
         Given::Toml(toml::Value::Boolean(value)) => Ok(*value),
         Given::Toml(other) => Err(wrong_type(other)),
-        Given::Text(text) => match text.to_ascii_lowercase().as_str() {
-            "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
-            _ => wrong(text, "it is neither true nor false"),
-        },
+        Given::Text(text) => {
+            parse_boolean(text).map_or_else(|| wrong(text, "it is neither true nor false"), Ok)
+        }
+    }
+}
+
+/// True or false, as a variable says it.
+#[must_use]
+pub fn parse_boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
     }
 }
 

@@ -99,15 +99,15 @@ pub(super) fn spawn(plan: &Plan, search_path: Option<&str>) -> Result<Started, F
     }
 }
 
-/// Becomes COMMAND, with the signal mask as it was given, when there is no room for COMMAND beside this process: it runs as it
-/// would without us, though nobody serves it then. Comes back only if that fails, too. `signals` are those that have come so far.
+/// Becomes COMMAND, with the signal mask as it was given: it runs as it would without us, and no agent serves it. Comes back only if
+/// that fails. `signals` are those that have come so far.
 pub(super) fn become_it(
-    plan: &Plan,
+    command: &[OsString],
     entry: &Entry,
     search_path: Option<&str>,
     signals: &[i32],
 ) -> Failure {
-    let [program, arguments @ ..] = plan.command.as_slice() else {
+    let [program, arguments @ ..] = command else {
         return Failure::empty();
     };
     // The place of the start is still the current one, and no descriptor of COMMAND's has been closed.

@@ -1,5 +1,6 @@
 //! The supervisor's one loop: signals, children, one timer.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
@@ -146,6 +147,14 @@ pub fn run(mut plan: Plan, mut entry: Entry, search_path: Option<&str>) -> Endin
     ending
 }
 
+/// Runs COMMAND in place of this process, and starts nothing else. `search_path` is `PATH`. Comes back only if that fails.
+#[must_use]
+pub fn run_alone(command: &[OsString], entry: &Entry, search_path: Option<&str>) -> Ending {
+    let failure = command::become_it(command, entry, search_path, &[]);
+    say(&failure.message);
+    Ending::Exited(failure.code)
+}
+
 /// COMMAND's streams are COMMAND's: a reader of its output must see the end when COMMAND closes it, not when we do.
 fn release_streams() {
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
@@ -187,7 +196,7 @@ fn in_place(
     say(&format!(
         "{why}; COMMAND runs in place of jobcred, without an agent"
     ));
-    let failure = command::become_it(plan, entry, search_path, signals);
+    let failure = command::become_it(&plan.command, entry, search_path, signals);
     say(&failure.message);
     Ending::Exited(failure.code)
 }

@@ -40,7 +40,7 @@ pub(crate) use self::agent::{GIVEN, LEASE};
 pub use self::ending::Ending;
 pub use self::endpoint::Endpoint;
 pub use self::entry::Entry;
-pub use self::event_loop::run;
+pub use self::event_loop::{run, run_alone};
 pub use self::lease::{LeaseReader, News, Told};
 pub use self::no_proxy::with_loopback;
 pub use self::post_mortem::PostMortemPlan;

@@ -159,10 +159,17 @@ fn the_environment_gains_what_is_documented_and_nothing_else() {
     assert_eq!(gone, ["no_proxy=internal"]);
 }
 
+/// Ways for COMMAND to run: `run` as such, and with a declared resource it waits for, so that the agent is started before it; and
+/// with jobcred switched off.
+const WAYS: [(&str, &str); 3] = [
+    ("NOTHING", ""),
+    ("JOBCRED_RESOURCES", "https://storage.azure.com"),
+    ("JOBCRED_DISABLED", "1"),
+];
+
 /// What `script` prints directly, and what it prints under `run`, each started in the same odd state: a signal blocked, two
-/// ignored (one of them as nohup does it), a lower limit, descriptors 7 and 8 open. `held` is whether COMMAND waits for a
-/// declared resource, so that the agent is started before it.
-fn with_and_without(script: &str, held: bool) -> [String; 2] {
+/// ignored (one of them as nohup does it), a lower limit, descriptors 7 and 8 open. `way` is a variable.
+fn with_and_without(script: &str, way: (&str, &str)) -> [String; 2] {
     let odd = "ulimit -c 0; ulimit -n 500; exec 7</dev/null 8>/dev/null;
         exec env --ignore-signal=HUP,USR2 --block-signal=USR1,WINCH \"$@\"";
     [&[][..], &[BINARY, "run", "-q", "--sandbox", "--"]].map(|prefix| {
@@ -171,10 +178,8 @@ fn with_and_without(script: &str, held: bool) -> [String; 2] {
         command
             .args(["-c", odd, "sh"])
             .args(prefix)
-            .args(["sh", "-c", script]);
-        if held {
-            command.env("JOBCRED_RESOURCES", "https://storage.azure.com");
-        }
+            .args(["sh", "-c", script])
+            .env(way.0, way.1);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
@@ -183,8 +188,8 @@ fn with_and_without(script: &str, held: bool) -> [String; 2] {
 
 #[test]
 fn the_process_status_is_what_it_would_be() {
-    for held in [false, true] {
-        let [plain, ours] = with_and_without("exec cat /proc/self/status", held).map(|status| {
+    for way in WAYS {
+        let [plain, ours] = with_and_without("exec cat /proc/self/status", way).map(|status| {
             status
                 .lines()
                 .filter(|line| {
@@ -204,17 +209,17 @@ fn the_process_status_is_what_it_would_be() {
                 .iter()
                 .any(|line| line.starts_with("SigBlk:\t0000000008000200"))
         );
-        assert_eq!(plain, ours, "held: {held}");
+        assert_eq!(plain, ours, "{way:?}");
     }
 }
 
 #[test]
 fn limits_and_descriptors_are_what_they_would_be() {
-    for held in [false, true] {
-        let [plain, ours] = with_and_without("exec cat /proc/self/limits", held);
+    for way in WAYS {
+        let [plain, ours] = with_and_without("exec cat /proc/self/limits", way);
         assert!(plain.contains("Max open files            500"), "{plain}");
         assert_eq!(plain, ours);
-        let [plain, ours] = with_and_without("exec ls -l /proc/self/fd", held).map(|list| {
+        let [plain, ours] = with_and_without("exec ls -l /proc/self/fd", way).map(|list| {
             list.lines()
                 .filter_map(|line| line.split_once(" -> "))
                 .filter_map(|(before, target)| Some((before.rsplit(' ').next()?, target)))

@@ -9,6 +9,7 @@
 
 mod agent;
 mod command;
+mod disabled;
 mod group;
 mod limits;
 mod orphans;

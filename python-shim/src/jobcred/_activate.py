@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from ._connection import Connection, Steps
 
 SOCKET_VARIABLE: Final = "JOBCRED_SOCKET"
+# The variable that switches jobcred off, and the values that do not.
+DISABLED_VARIABLE: Final = "JOBCRED_DISABLED"
+NOT_DISABLED: Final = ("", "0", "false", "no", "off")
 # What tools compare a host with, as they spell it. They disagree about which variable they read first.
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 NO_PROXY_VARIABLES: Final = ("NO_PROXY", "no_proxy")
@@ -235,6 +238,8 @@ def activate(*, sandbox: bool = False, required: bool = True, timeout: float = D
     May be called any number of times, from any thread; there is one activation per process. A forked child uses the
     agent as long as its parent counts on it, and may activate for itself.
 
+    With ``JOBCRED_DISABLED=1`` this does nothing, and the activation has no agent.
+
     :param sandbox: an agent with marked tokens that are worth nothing, for laptops and tests. It is never shared by
         accident: only this process and what it starts find it.
     :param required: when False, a warning takes the place of an error, and the activation may have no agent.
@@ -242,6 +247,8 @@ def activate(*, sandbox: bool = False, required: bool = True, timeout: float = D
     :raises UnavailableError: when the platform gives this process no identity, or there is no program ``jobcred``.
     :raises JobCredentialError: when the agent cannot be started or reached; see ``code``.
     """
+    if os.environ.get(DISABLED_VARIABLE, "").strip().lower() not in NOT_DISABLED:
+        return Activation(None)
     try:
         if not timeout > 0:
             raise InvalidRequestError("The timeout must be more than 0 seconds.")
