@@ -11,11 +11,23 @@ import pytest
 
 import images
 import places
+import smoke
 from engine import Engine
 from images import Builder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# The image, and the pod of the example Job.
+SMOKE = (
+    "test_image.py::test_nothing_is_in_it_but_the_programs_the_roots_and_the_folder",
+    "test_kubernetes.py::test_the_training_has_tokens_until_after_its_signal_and_the_sidecar_ends_last",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    smoke.mark(config, items, SMOKE)
 
 
 @pytest.fixture(scope="session", autouse=True)
