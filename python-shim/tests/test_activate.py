@@ -94,9 +94,7 @@ class Program:
 
 
 @pytest.fixture(autouse=True)
-def _inactive(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
+def _inactive() -> Iterator[None]:
     yield
     deactivate()
 
@@ -126,7 +124,6 @@ def test_an_agent_is_started_and_given_back(leased: LeasedAgent, program: Progra
     assert active.principal is None
     assert program.calls == ["join"]
     assert os.environ["JOBCRED_SOCKET"] == leased.path
-    assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "127.0.0.1,localhost,::1"
     assert jobcred.JobCredential().get_token(SCOPE).token
     deactivate()
     assert dict(os.environ) == before
@@ -202,28 +199,30 @@ def test_threads_activate_once(leased: LeasedAgent, program: Program) -> None:
     assert leased.asked("/v1/lease") == 1
 
 
-def test_variables_that_somebody_changed_are_left_alone(leased: LeasedAgent, program: Program) -> None:
-    os.environ["NO_PROXY"] = "a"
+def test_a_socket_variable_that_the_program_changed_is_left_alone(
+    leased: LeasedAgent, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JOBCRED_SOCKET", raising=False)
     program.says(leased.path)
     activate()
-    assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "a,127.0.0.1,localhost,::1"
-    os.environ["NO_PROXY"] = "mine"
+    monkeypatch.setenv("JOBCRED_SOCKET", "mine")
     deactivate()
-    assert os.environ.pop("NO_PROXY") == "mine"
-    assert "no_proxy" not in os.environ
+    assert os.environ["JOBCRED_SOCKET"] == "mine"
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("", "127.0.0.1,localhost,::1"),
-        ("*", "*"),
-        ("localhost, x,", "localhost, x,127.0.0.1,::1"),
-        ("127.0.0.1,localhost,::1", "127.0.0.1,localhost,::1"),
-    ],
-)
-def test_loopback_is_never_asked_through_a_proxy(before: str, after: str) -> None:
-    assert _activate._with_loopback(before) == after
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+@pytest.mark.parametrize("value", [None, "", "a", "*", "localhost, x,"])
+def test_l1_activate_leaves_no_proxy_untouched(
+    leased: LeasedAgent, program: Program, monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    for each in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(each, raising=False)
+    if value is not None:
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    program.says(leased.path)
+    activate()
+    assert {key: each for key, each in os.environ.items() if key != "JOBCRED_SOCKET"} == before
 
 
 def is_active(activation: jobcred.Activation) -> bool:

@@ -24,9 +24,9 @@ Environment variables:
   JOBCRED_AGENT_UID   a uid besides one's own and root whose agent a client trusts
   JOBCRED_DISABLED    if it is 1 (true), `run` becomes COMMAND at once: without an agent, a configuration or new variables
   JOBCRED_*           every configuration key, in upper case: see docs/configuration.md
-  NO_PROXY, no_proxy  `run` appends loopback for COMMAND
   IDENTITY_ENDPOINT, IDENTITY_HEADER
-                      `run` sets them for COMMAND, so that Azure SDKs ask jobcred: see docs/dialects.md";
+                      `run` sets them for COMMAND, so that Azure SDKs ask jobcred: see docs/dialects.md
+  NO_PROXY, no_proxy  with them, `run` appends 127.0.0.1,localhost";
 
 /// Tokens for every process of a training job, from one local agent that knows which identity the job runs as.
 #[derive(Debug, Parser)]

@@ -70,8 +70,13 @@ pub(super) fn env(global: &GlobalOptions, options: &EnvOptions) -> i32 {
     if let Some(uid) = environment.get(AGENT_UID_VARIABLE) {
         print_variable(AGENT_UID_VARIABLE, uid);
     }
-    for (name, value) in endpoint.iter().chain(&with_loopback(&environment)) {
+    for (name, value) in &endpoint {
         print_variable(name, value);
+    }
+    if !endpoint.is_empty() {
+        for (name, value) in with_loopback(&environment) {
+            print_variable(&name, &value);
+        }
     }
     exit::OK
 }

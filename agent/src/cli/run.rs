@@ -75,7 +75,7 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
     }
     let environment = &setup.outside.environment;
     let place = place::for_run(&setup, place::mark(&setup).as_ref());
-    let mut variables = supervisor::with_loopback(environment);
+    let mut variables = Vec::new();
     let mut prefetch = None;
     let mut post_mortem = None;
     let agent = match place {

@@ -3,7 +3,7 @@
 use super::setup::Setup;
 use crate::config::Dialect;
 use crate::strategy::{Selection, StandIn, keep_platform, stand_in};
-use crate::supervisor::{Endpoint, say};
+use crate::supervisor::{Endpoint, say, with_loopback};
 
 /// By which newer versions of `DefaultAzureCredential` pass over everything but managed identity.
 const ONLY_MANAGED_IDENTITY: (&str, &str) =
@@ -46,6 +46,7 @@ pub(super) fn open(
         own.into_iter()
             .map(|(name, value)| (name.to_owned(), value)),
     );
+    variables.extend(with_loopback(environment));
     if setup.config.exclusive && dialects.contains(&Dialect::AppService) {
         let (name, value) = ONLY_MANAGED_IDENTITY;
         variables.push((name.to_owned(), value.to_owned()));

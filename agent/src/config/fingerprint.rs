@@ -93,8 +93,8 @@ fn add_way_out(hash: &mut Fields, facts: &Facts) {
         .unwrap_or_default()
         .split(',')
         .collect();
-    // Those that `run` itself adds for COMMAND, which may start another `run`.
-    exceptions.retain(|name| !["", "127.0.0.1", "localhost", "::1"].contains(&name.trim()));
+    // Without those that `run` appends for COMMAND, which may start another `run`.
+    exceptions.retain(|name| !["", "127.0.0.1", "localhost"].contains(&name.trim()));
     hash.add("no_proxy", &exceptions.join(","));
     for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
         hash.add_some(name, facts.environment.get(name));
@@ -373,8 +373,8 @@ mod tests {
         for more in [
             [("RANK", "3"), ("LOCAL_RANK", "3")],
             [
-                ("NO_PROXY", "127.0.0.1,localhost,::1"),
-                ("no_proxy", "127.0.0.1,localhost,::1"),
+                ("NO_PROXY", "127.0.0.1,localhost"),
+                ("no_proxy", "127.0.0.1,localhost"),
             ],
             [
                 ("JOBCRED_SOCKET", "/x/agent.sock"),

@@ -1,16 +1,22 @@
-//! `NO_PROXY` for COMMAND: what answers on loopback must not be asked for through a proxy.
+//! `NO_PROXY` for COMMAND: its requests to our endpoint on loopback must not go through a proxy.
+//!
+//! These variables are input for parsers that are not ours. The rules here are what all of them can read:
+//! - Not `::1`: the endpoint listens on 127.0.0.1 only, and one parser (rslex in mltable and azureml-fsspec) panics at it.
+//! - Not where COMMAND has no endpoint of ours.
+//! - An entry counts as present only between commas, because Go and Python do not split at blanks.
+//! - `*` exempts every host only if it is the whole value: in a list, curl and Python ignore it.
 
 use crate::platform::Environment;
 
-/// The names of this machine that tools compare with, as they spell them.
-const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "::1"];
+/// The endpoint's host, as tools spell it.
+const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
 /// Tools disagree about which of the two they read first, so both are set.
 const NAMES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// `NO_PROXY` and `no_proxy` with loopback appended to what is there.
+/// `NO_PROXY` and `no_proxy` with loopback appended. Only for an environment that has an endpoint of ours.
 ///
-/// When only one of the two is set the other one starts from it: a tool that prefers the other name would otherwise lose the
-/// exceptions it has now.
+/// If only one of the two is set, the other starts from it: a tool that prefers the other name would otherwise lose the
+/// exemptions it has now.
 #[must_use]
 pub fn with_loopback(environment: &Environment) -> Vec<(String, String)> {
     let [upper, lower] = NAMES.map(|name| environment.get(name));
@@ -21,12 +27,13 @@ pub fn with_loopback(environment: &Environment) -> Vec<(String, String)> {
 }
 
 fn append(value: &str) -> String {
-    let mut entries: Vec<&str> = value.split(',').map(str::trim).collect();
-    entries.retain(|entry| !entry.is_empty());
-    if entries.contains(&"*") {
+    if value == "*" {
         return value.to_owned();
     }
-    let mut out = value.trim_end_matches([',', ' ']).to_owned();
+    let entries: Vec<&str> = value.split(',').map(str::trim).collect();
+    let mut out = value
+        .trim_end_matches(|c: char| c == ',' || c.is_ascii_whitespace())
+        .to_owned();
     for name in LOOPBACK {
         if !entries.contains(&name) {
             if !out.is_empty() {
@@ -49,24 +56,62 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_appended_once_and_nothing_is_lost() {
-        let all = "127.0.0.1,localhost,::1";
+    fn l1_ipv6_loopback_is_not_appended() {
+        for value in values(&Environment::default()) {
+            assert_eq!(value, "127.0.0.1,localhost");
+        }
+    }
+
+    #[test]
+    fn c3_only_a_star_alone_needs_no_loopback() {
+        for (before, after) in [
+            ("*", "*"),
+            ("*,x", "*,x,127.0.0.1,localhost"),
+            ("x,*", "x,*,127.0.0.1,localhost"),
+            ("* ", "*,127.0.0.1,localhost"),
+            ("*,", "*,127.0.0.1,localhost"),
+            (" *", " *,127.0.0.1,localhost"),
+        ] {
+            let environment = Environment::from([("NO_PROXY", before)]);
+            assert_eq!(values(&environment), [after, after], "{before:?}");
+        }
+    }
+
+    #[test]
+    fn c4_an_entry_between_blanks_is_not_seen_by_every_parser() {
+        for (before, after) in [
+            (
+                "a 127.0.0.1 localhost",
+                "a 127.0.0.1 localhost,127.0.0.1,localhost",
+            ),
+            ("a , localhost ,\t127.0.0.1", "a , localhost ,\t127.0.0.1"),
+            ("a b\t,\n", "a b,127.0.0.1,localhost"),
+        ] {
+            let environment = Environment::from([("no_proxy", before)]);
+            assert_eq!(values(&environment), [after, after], "{before:?}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_appended_once_and_no_entry_is_lost() {
+        let both = "127.0.0.1,localhost";
         for (upper, lower, expected) in [
-            (None, None, [all.to_owned(), all.to_owned()]),
-            (Some("a"), None, [format!("a,{all}"), format!("a,{all}")]),
-            (None, Some("b"), [format!("b,{all}"), format!("b,{all}")]),
+            (None, None, [both.to_owned(), both.to_owned()]),
+            (Some("a"), None, [format!("a,{both}"), format!("a,{both}")]),
+            (None, Some("b"), [format!("b,{both}"), format!("b,{both}")]),
             (
                 Some("a"),
                 Some("b"),
-                [format!("a,{all}"), format!("b,{all}")],
+                [format!("a,{both}"), format!("b,{both}")],
             ),
             (Some("*"), None, ["*".to_owned(), "*".to_owned()]),
+            (Some(both), Some("*"), [both.to_owned(), "*".to_owned()]),
             (
                 Some("localhost, x,"),
                 None,
                 [
-                    "localhost, x,127.0.0.1,::1".to_owned(),
-                    "localhost, x,127.0.0.1,::1".to_owned(),
+                    "localhost, x,127.0.0.1".to_owned(),
+                    "localhost, x,127.0.0.1".to_owned(),
                 ],
             ),
         ] {

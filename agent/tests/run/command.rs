@@ -146,17 +146,100 @@ fn the_environment_gains_what_is_documented_and_nothing_else() {
     };
     let plain = variables(&[]);
     let ours = variables(&[BINARY, "run", "-q", "--"]);
-    let added: Vec<&str> = ours.difference(&plain).map(String::as_str).collect();
+    // The socket is where JOBCRED_SOCKET said, and there is no identity that an endpoint could serve.
+    assert_eq!(ours, plain);
+}
+
+/// `NO_PROXY` and `no_proxy` in COMMAND's environment, after a run with these arguments and variables.
+fn exemptions(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
+    let place = Place::new();
+    let mut run = place.jobcred(&["run", "-q"]);
+    run.args(arguments).args(["--", "env", "-0"]);
+    let output = run.envs(variables.iter().copied()).output().unwrap();
+    let stdout = text(&output.stdout);
+    let entries = stdout.split('\0');
+    let of_proxy = |entry: &&str| entry.to_lowercase().starts_with("no_proxy=");
+    let mut found: Vec<_> = entries.filter(of_proxy).map(str::to_owned).collect();
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn l1_no_proxy_is_untouched_without_an_endpoint_and_has_no_ipv6_with_one() {
+    let one = ("no_proxy", "internal");
+    let off = ("JOBCRED_DIALECTS", "none");
+    for (arguments, variables, expected) in [
+        // No identity.
+        (&[][..], &[][..], &[][..]),
+        (&[], &[one], &["no_proxy=internal"]),
+        // An identity, and SDKs are off.
+        (&["--sandbox"], &[off], &[]),
+        (&["--sandbox"], &[off, one], &["no_proxy=internal"]),
+        // An endpoint of ours.
+        (
+            &["--sandbox"],
+            &[],
+            &[
+                "NO_PROXY=127.0.0.1,localhost",
+                "no_proxy=127.0.0.1,localhost",
+            ],
+        ),
+        (
+            &["--sandbox"],
+            &[one],
+            &[
+                "NO_PROXY=internal,127.0.0.1,localhost",
+                "no_proxy=internal,127.0.0.1,localhost",
+            ],
+        ),
+        (
+            &["--sandbox"],
+            &[("NO_PROXY", "*")],
+            &["NO_PROXY=*", "no_proxy=*"],
+        ),
+    ] {
+        assert_eq!(
+            exemptions(arguments, variables),
+            expected,
+            "{arguments:?} {variables:?}"
+        );
+    }
+}
+
+#[test]
+fn l1_a_run_inside_a_run_keeps_the_entries_once() {
+    let nested = exemptions(
+        &["--sandbox", "--", BINARY, "run", "-q", "--sandbox"],
+        &[("NO_PROXY", "internal")],
+    );
     assert_eq!(
-        added,
+        nested,
         [
-            "NO_PROXY=internal,127.0.0.1,localhost,::1",
-            "no_proxy=internal,127.0.0.1,localhost,::1"
+            "NO_PROXY=internal,127.0.0.1,localhost",
+            "no_proxy=internal,127.0.0.1,localhost"
         ]
     );
-    // The socket is where JOBCRED_SOCKET said; the one value that went is the one that was appended to.
-    let gone: Vec<&str> = plain.difference(&ours).map(String::as_str).collect();
-    assert_eq!(gone, ["no_proxy=internal"]);
+    // The outer endpoint is still in the environment, and still needs them.
+    let off = exemptions(
+        &[
+            "--sandbox",
+            "--",
+            "env",
+            "JOBCRED_DIALECTS=none",
+            BINARY,
+            "run",
+            "-q",
+            "--sandbox",
+        ],
+        &[],
+    );
+    assert_eq!(
+        off,
+        [
+            "NO_PROXY=127.0.0.1,localhost",
+            "no_proxy=127.0.0.1,localhost"
+        ]
+    );
 }
 
 /// Ways for COMMAND to run: `run` as such, and with a declared resource it waits for, so that the agent is started before it; and

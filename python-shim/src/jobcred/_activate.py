@@ -43,9 +43,6 @@ SOCKET_VARIABLE: Final = "JOBCRED_SOCKET"
 # The variable that switches jobcred off, and the values that do not.
 DISABLED_VARIABLE: Final = "JOBCRED_DISABLED"
 NOT_DISABLED: Final = ("", "0", "false", "no", "off")
-# What tools compare a host with, as they spell it. They disagree about which variable they read first.
-LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
-NO_PROXY_VARIABLES: Final = ("NO_PROXY", "no_proxy")
 # An agent starts within a tenth of a second; a first look at the metadata service takes it two seconds.
 DEFAULT_TIMEOUT: Final = 30.0
 # How often to look whether a program that was started has ended.
@@ -189,9 +186,10 @@ class Activation:
             deactivate()
 
     def _begin(self) -> None:
-        for name, value in _variables(self.socket or ""):
-            self._variables[name] = (value, os.environ.get(name))
-            os.environ[name] = value
+        # NO_PROXY is not touched: it is input for parsers that are not ours, and a socket goes through no proxy.
+        path = self.socket or ""
+        self._variables[SOCKET_VARIABLE] = (path, os.environ.get(SOCKET_VARIABLE))
+        os.environ[SOCKET_VARIABLE] = path
 
     def _end(self) -> None:
         lease, self._lease = self._lease, None
@@ -233,7 +231,7 @@ def activate(*, sandbox: bool = False, required: bool = True, timeout: float = D
 
     Under ``jobcred run``, or wherever ``JOBCRED_SOCKET`` names an agent that answers, that one is used. Else that of
     this user and environment is shared, or started when there is none; it ends with the last process that counts on it.
-    ``JOBCRED_SOCKET``, ``NO_PROXY`` and ``no_proxy`` are set in ``os.environ``, so that child processes find it too.
+    ``JOBCRED_SOCKET`` is set in ``os.environ``, so that child processes find it too.
 
     May be called any number of times, from any thread; there is one activation per process. A forked child uses the
     agent as long as its parent counts on it, and may activate for itself.
@@ -498,23 +496,6 @@ def _too_slow(timeout: float) -> TransientError:
     return TransientError(
         f"No jobcred agent was ready within {timeout:g} s.", hint="'jobcred status' shows what it is waiting for."
     )
-
-
-def _variables(path: str) -> list[tuple[str, str]]:
-    """The variables that `jobcred run` sets for its command, and their values here."""
-    upper, lower = (os.environ.get(name) for name in NO_PROXY_VARIABLES)
-    # Where one is set, the other starts from it: a tool that reads it first would lose the exceptions it has now.
-    either = (lower if upper is None else upper, upper if lower is None else lower)
-    values = [_with_loopback(value or "") for value in either]
-    return [(SOCKET_VARIABLE, path), *zip(NO_PROXY_VARIABLES, values)]
-
-
-def _with_loopback(value: str) -> str:
-    entries = [entry.strip() for entry in value.split(",")]
-    if "*" in entries:
-        return value
-    missing = [name for name in LOOPBACK if name not in entries]
-    return ",".join([*filter(None, [value.rstrip(", ")]), *missing])
 
 
 def _revive(path: str | None) -> Steps[bool]:

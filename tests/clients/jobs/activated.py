@@ -36,8 +36,7 @@ def token(scope: str = SCOPE) -> str:
 
 
 def stranger(*arguments: str) -> subprocess.Popen[str]:
-    ours = ("JOBCRED_SOCKET", "NO_PROXY", "no_proxy")
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    environment = {name: value for name, value in os.environ.items() if name != "JOBCRED_SOCKET"}
     return subprocess.Popen(
         [sys.executable, "-c", STRANGER, *arguments],
         env=environment,
