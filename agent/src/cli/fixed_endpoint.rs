@@ -24,6 +24,30 @@ use crate::supervisor::say;
 const FILE: &str = "endpoint.env";
 /// The longest file that is read, in bytes.
 const MAX_BYTES: u64 = 16 * 1024;
+/// Appends loopback to `NO_PROXY` and `no_proxy` of the shell that sources the file: [`crate::supervisor::with_loopback`] in plain
+/// sh. The function runs in a subshell, so that its variables are its own.
+const EXEMPT_LOOPBACK: &str = r#"jobcred_exempt() (
+    list=$1
+    if [ "$list" != '*' ]; then
+        list=${list%"${list##*[!,[:space:]]}"}
+        for name in 127.0.0.1 localhost; do
+            rest=$1, found=
+            while [ -n "$rest" ]; do
+                entry=${rest%%,*} rest=${rest#*,}
+                entry=${entry#"${entry%%[![:space:]]*}"}
+                entry=${entry%"${entry##*[![:space:]]}"}
+                [ "$entry" != "$name" ] || found=yes
+            done
+            [ -n "$found" ] || list=${list:+$list,}$name
+        done
+    fi
+    printf %s "$list"
+)
+NO_PROXY=$(jobcred_exempt "${NO_PROXY:-${no_proxy-}}")
+no_proxy=$(jobcred_exempt "${no_proxy:-$NO_PROXY}")
+export NO_PROXY no_proxy
+unset -f jobcred_exempt
+"#;
 
 /// Opens the endpoint, where one is configured. `socket` is where the agent listens. Whatever fails is said, and the socket is
 /// served all the same.
@@ -103,6 +127,9 @@ fn render(keys: &Keys, dialects: &[Dialect], address: SocketAddr) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "export {name}={}", quote(value));
     }
+    if !urls.is_empty() {
+        text.push_str(EXEMPT_LOOPBACK);
+    }
     text
 }
 
@@ -144,8 +171,10 @@ mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-    use super::keys;
+    use super::{EXEMPT_LOOPBACK, keys};
     use crate::config::{Config, Dialect};
+    use crate::platform::Environment;
+    use crate::supervisor::with_loopback;
 
     fn config(dialects: &[Dialect]) -> Config {
         Config {
@@ -214,5 +243,98 @@ mod tests {
             let fresh = keys(&Config::default(), address, &file).unwrap();
             assert_eq!(fresh.secret.expose().len(), 64);
         }
+    }
+
+    /// `NO_PROXY` and `no_proxy` after a strict shell has run `script` with these values.
+    fn sourced(script: &str, variables: &[(&str, &str)]) -> Vec<(String, String)> {
+        let output = std::process::Command::new("sh")
+            .args(["-euc", &format!("{script}\nenv -0")])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let value = |name: &str| {
+            let mut entries = text.split('\0').filter_map(|entry| entry.split_once('='));
+            let (_, value) = entries.find(|(found, _)| *found == name).unwrap();
+            value.to_owned()
+        };
+        ["NO_PROXY", "no_proxy"]
+            .map(|name| (name.to_owned(), value(name)))
+            .to_vec()
+    }
+
+    #[test]
+    fn c5_a_shell_that_sources_the_file_exempts_loopback_as_run_does() {
+        let values = [
+            "",
+            "*",
+            "* ",
+            " *",
+            "*,",
+            "*,x",
+            "x,*",
+            "a",
+            "a,b",
+            "a b",
+            "a b\t,\n ",
+            ",",
+            " , ",
+            "127.0.0.1,localhost",
+            "localhost, x,",
+            "a , localhost ,\t127.0.0.1",
+            "a 127.0.0.1 localhost",
+            "127.0.0.1:80,.localhost,notlocalhost",
+            "127.0.0.1,localhost,::1",
+            "a'b\"c$(exit 9)`exit 9`\\,-n,%s",
+        ];
+        for upper in values {
+            for lower in values {
+                let variables: Vec<(&str, &str)> = [("NO_PROXY", upper), ("no_proxy", lower)]
+                    .into_iter()
+                    .filter(|(_, value)| !value.is_empty())
+                    .collect();
+                let environment: Environment = variables
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect();
+                assert_eq!(
+                    sourced(EXEMPT_LOOPBACK, &variables),
+                    with_loopback(&environment),
+                    "{variables:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn c5_the_file_has_the_exemption_only_if_it_has_an_endpoint() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("endpoint.env");
+        let address = "127.0.0.1:4567".parse().unwrap();
+        keys(&Config::default(), address, &file).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        let found = sourced(&text, &[("HTTP_PROXY", "http://proxy:3128")]);
+        assert!(
+            found
+                .iter()
+                .all(|(_, value)| value == "127.0.0.1,localhost"),
+            "{found:?}"
+        );
+        // Sourced twice, as a profile may do.
+        let twice = sourced(&format!("{text}{text}"), &[("NO_PROXY", "a")]);
+        let [first, second] = &twice[..] else {
+            panic!("{twice:?}")
+        };
+        assert_eq!(
+            (&*first.1, &*second.1),
+            ("a,127.0.0.1,localhost", "a,127.0.0.1,localhost")
+        );
+        keys(&config(&[]), address, &file).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("no_proxy"), "{text}");
     }
 }
