@@ -75,15 +75,15 @@ pub struct Chosen {
 /// Gathers the facts, with at most one bounded probe of the metadata service, and selects. `known` is what the probe gave
 /// earlier in this job; it is not made again then.
 ///
-/// What shows only when the choice is carried out (a CA file that cannot be read, a secret that no header can hold) is a
-/// start-up error like any other: it is said, and every request is answered with it.
+/// What shows only when the choice is carried out (a secret that no header can hold) is a start-up error like any other: it is
+/// said, and every request is answered with it.
 pub async fn choose(config: &Config, outside: &Outside, known: Option<ProbeResult>) -> Chosen {
     let mut facts = Facts::gather(&outside.environment, &outside.files);
     let transport = way_out(config, outside);
-    if let (Ok(transport), true) = (&transport, wants_probe(&facts, config)) {
+    if wants_probe(&facts, config) {
         let result = match known {
             Some(known) => known,
-            None => source::probe(transport).await,
+            None => source::probe(&transport).await,
         };
         facts = facts.with_probe(result);
     }
@@ -101,20 +101,13 @@ pub fn choose_unasked(config: &Config, outside: &Outside) -> Option<Chosen> {
     Some(carry_out(config, outside, facts, transport))
 }
 
-fn way_out(config: &Config, outside: &Outside) -> Result<Arc<Transport>, StartError> {
+fn way_out(config: &Config, outside: &Outside) -> Arc<Transport> {
     let setup = TransportConfig::from_environment(
         &outside.environment,
         config.ca_file.clone(),
-        outside.files.clone(),
         outside.clock.clone(),
     );
-    Transport::new(setup)
-        .map(|transport| Arc::new(transport.with_journal(outside.journal.clone())))
-        .map_err(|error| StartError {
-            code: reason::NO_WAY_OUT,
-            message: error.to_string(),
-            hint: "Correct `ca_file`, or leave it out to trust the system's roots.".to_owned(),
-        })
+    Arc::new(Transport::new(setup).with_journal(outside.journal.clone()))
 }
 
 /// Selects, and tries whether the choice can be carried out: better said now than with the first request.
@@ -122,15 +115,12 @@ fn carry_out(
     config: &Config,
     outside: &Outside,
     facts: Facts,
-    transport: Result<Arc<Transport>, StartError>,
+    transport: Arc<Transport>,
 ) -> Chosen {
     let mut selection = select(&facts, config);
-    let trial = match (&selection.outcome, &transport) {
-        (_, Err(error)) => Err(error.clone()),
-        (Ok(choice), Ok(transport)) => {
-            source::build(choice, &reach(config, outside, transport)).map(|_| ())
-        }
-        (Err(_), Ok(_)) => Ok(()),
+    let trial = match &selection.outcome {
+        Ok(choice) => source::build(choice, &reach(config, outside, &transport)).map(|_| ()),
+        Err(_) => Ok(()),
     };
     if let Err(error) = trial {
         selection.explanation.notices.push(Notice {
@@ -146,7 +136,7 @@ fn carry_out(
     }
     Chosen {
         selection,
-        transport: transport.ok(),
+        transport: Some(transport),
         probe: facts.probe,
     }
 }

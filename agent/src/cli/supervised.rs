@@ -316,7 +316,7 @@ mod tests {
         ] {
             assert!(error(code).is_own_fault(), "{code}");
         }
-        for code in [reason::NOTHING_FOUND, reason::NO_WAY_OUT] {
+        for code in [reason::NOTHING_FOUND, reason::SECRET_NOT_SENDABLE] {
             assert!(!error(code).is_own_fault(), "{code}");
         }
     }

@@ -6,9 +6,10 @@ use jobcred_wire::Secret;
 use ring::digest::{Context, SHA256};
 
 use super::{Config, UserDialects};
-use crate::platform::{Clock, Files};
+use crate::platform::Clock;
 use crate::strategy::{Choice, Facts, ProbeResult, Strategy, Upstream, select, wants_probe};
-use crate::transport::TransportConfig;
+use crate::supervisor::LOOPBACK;
+use crate::transport::{TransportConfig, entries};
 
 /// How much of the hash is kept, in bytes: more than enough to tell a handful of agents apart.
 const KEPT_BYTES: usize = 16;
@@ -78,24 +79,15 @@ fn possible_probes(config: &Config, facts: &Facts) -> Vec<Option<ProbeResult>> {
 
 /// How Entra and registries are reached.
 fn add_way_out(hash: &mut Fields, facts: &Facts) {
-    let way = TransportConfig::from_environment(
-        &facts.environment,
-        None,
-        Files::system(),
-        Clock::system(),
-    );
+    let way = TransportConfig::from_environment(&facts.environment, None, Clock::system());
     // Without the password that may be in front of it.
-    let proxy = way.https_proxy.as_deref();
+    let proxy = way.https_proxy.as_ref().map(|proxy| &*proxy.value);
     hash.add_some("proxy", proxy.and_then(|proxy| proxy.rsplit('@').next()));
-    let mut exceptions: Vec<&str> = way
-        .no_proxy
-        .as_deref()
-        .unwrap_or_default()
-        .split(',')
-        .collect();
     // Without those that `run` appends for COMMAND, which may start another `run`.
-    exceptions.retain(|name| !["", "127.0.0.1", "localhost"].contains(&name.trim()));
-    hash.add("no_proxy", &exceptions.join(","));
+    let exemptions: Vec<&str> = entries(way.no_proxy.as_deref().unwrap_or_default())
+        .filter(|name| !LOOPBACK.contains(name))
+        .collect();
+    hash.add("no_proxy", &exemptions.join(","));
     for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
         hash.add_some(name, facts.environment.get(name));
     }
@@ -383,6 +375,20 @@ mod tests {
         ] {
             let all: Vec<_> = JOB.into_iter().chain(more).collect();
             assert_eq!(place(&config, &all), first, "{more:?}");
+        }
+        // What `run` makes of each of these is of the same kind.
+        for value in ["a", "a b", "a, b ,", "*", "*,a", "* "] {
+            let outer = Environment::from([("no_proxy", value)]);
+            let inner = crate::supervisor::with_loopback(&outer);
+            let with = |pairs: &[(&str, &str)]| {
+                let all: Vec<_> = JOB.into_iter().chain(pairs.iter().copied()).collect();
+                place(&config, &all)
+            };
+            let inner: Vec<_> = inner
+                .iter()
+                .map(|(name, value)| (&**name, &**value))
+                .collect();
+            assert_eq!(with(&inner), with(&[("no_proxy", value)]), "{value:?}");
         }
     }
 

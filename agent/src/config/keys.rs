@@ -122,7 +122,7 @@ pub const KEYS: &[Key] = &[
         variable: "JOBCRED_CA_FILE",
         allowed: "an absolute path of a PEM file",
         default: "the system's roots",
-        meaning: "Certificate authorities to trust instead of the system's, for the issuer and for registries.",
+        meaning: "Certificate authorities to trust besides the system's, for the issuer, for registries and for an https proxy. A file without certificates is ignored, with a warning.",
         danger: "Whoever has one of their keys can read the job's assertions and registry credentials.",
         example: r#""/etc/ssl/company-ca.pem""#,
         set: |given, config| put_some(path(given), &mut config.ca_file),

@@ -10,10 +10,10 @@ use serde_json::json;
 use super::{EntraTokens, Registry};
 use crate::config::{Config, RegistryConfig};
 use crate::error::TokenError;
-use crate::platform::{Clock, Files, UnixTime};
+use crate::platform::{Clock, UnixTime};
 use crate::resource::{Cloud, Resource};
 use crate::token::{AccessToken, Identity};
-use crate::transport::{Transport, TransportConfig};
+use crate::transport::{NamedRoots, Transport, TransportConfig};
 
 const ACR: &str = "https://containerregistry.azure.net";
 const ARM: &str = "https://management.azure.com/";
@@ -114,14 +114,16 @@ impl Scene {
     async fn credential(&self) -> Result<AccessToken, TokenError> {
         let clock = Clock::system();
         let transport = Transport::new(TransportConfig {
-            ca_file: self.config.ca_file.clone(),
+            roots: NamedRoots {
+                ca_file: self.config.ca_file.clone(),
+                ..NamedRoots::default()
+            },
             https_proxy: None,
             no_proxy: None,
-            files: Files::system(),
             clock: clock.clone(),
         });
         let tokens: Arc<dyn EntraTokens> = Arc::clone(&self.issuer) as _;
-        let registry = Registry::new(tokens, Arc::new(transport.unwrap()), clock, &self.config);
+        let registry = Registry::new(tokens, Arc::new(transport), clock, &self.config);
         let server = self.config.login_server(&self.server).unwrap();
         registry.credential(&Identity::Job, &server).await
     }
@@ -400,14 +402,16 @@ async fn a_host_that_nobody_listed_gets_no_token() {
     scene.config.registries.clear();
     let clock = Clock::system();
     let transport = Transport::new(TransportConfig {
-        ca_file: scene.config.ca_file.clone(),
+        roots: NamedRoots {
+            ca_file: scene.config.ca_file.clone(),
+            ..NamedRoots::default()
+        },
         https_proxy: None,
         no_proxy: None,
-        files: Files::system(),
         clock: clock.clone(),
     });
     let tokens: Arc<dyn EntraTokens> = Arc::clone(&scene.issuer) as _;
-    let registry = Registry::new(tokens, Arc::new(transport.unwrap()), clock, &scene.config);
+    let registry = Registry::new(tokens, Arc::new(transport), clock, &scene.config);
     let error = registry
         .credential(&Identity::Job, &server)
         .await

@@ -73,7 +73,6 @@ codes! {
 codes! {
     /// Start-up errors that show only when the choice is carried out.
     CARRIED_OUT {
-        NO_WAY_OUT = "no_way_out": "The way to the issuer cannot be set up: the configured roots cannot be read, say.";
         SECRET_NOT_SENDABLE = "secret_not_sendable": "The endpoint's secret holds characters that no HTTP header can.";
         AUTHORITY_NOT_HTTPS = "authority_not_https": "The issuer's address is not https.";
         DECISION_CHANGED = "decision_changed": "The agent was started again, and what it finds now would lead to another identity than at the job's start.";

@@ -9,7 +9,7 @@
 use crate::platform::Environment;
 
 /// The endpoint's host, as tools spell it.
-const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
+pub(crate) const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
 /// Tools disagree about which of the two they read first, so both are set.
 const NAMES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 

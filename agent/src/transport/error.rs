@@ -58,15 +58,6 @@ pub struct TransportError {
     hint: &'static str,
 }
 
-/// The transport cannot be made from its configuration.
-#[derive(Debug, thiserror::Error)]
-#[error("the file of trusted roots {path} cannot be read: {source}")]
-pub struct TransportSetupError {
-    pub(super) path: String,
-    #[source]
-    pub(super) source: io::Error,
-}
-
 impl TransportError {
     /// What kind of failure.
     #[must_use]
@@ -162,27 +153,32 @@ impl TransportError {
         Self {
             kind,
             message,
-            hint: "correct HTTPS_PROXY, or list the host in NO_PROXY",
+            hint: "correct the proxy's variable, or list the host in NO_PROXY",
         }
     }
 
-    /// Tells why a connection could not be made from what the connector said.
+    /// Tells why a connection could not be made from what the connector said. `proxy` is where the way goes through.
     pub(super) fn connecting(
         endpoint: &Endpoint,
         proxy: Option<&str>,
         error: &(dyn StdError + 'static),
     ) -> Self {
         if let Some(reason) = find::<rustls::Error>(error) {
+            let whom = match proxy {
+                Some(proxy) => format!("the proxy {proxy}"),
+                None => endpoint.to_string(),
+            };
+            let message = format!("TLS with {whom} failed: {reason}");
             if tls_problem(reason) == TlsProblem::OutOfDate {
                 return Self {
                     kind: FailureKind::OutOfDate,
-                    message: format!("TLS with {endpoint} failed: {reason}"),
+                    message,
                     hint: "compare `date -u` with the real time: this machine's clock is more likely to be wrong than the certificate",
                 };
             }
             return Self {
                 kind: FailureKind::Tls,
-                message: format!("TLS with {endpoint} failed: {reason}"),
+                message,
                 hint: "if a proxy or a private issuer is in between, name its root with `ca_file` or SSL_CERT_FILE",
             };
         }

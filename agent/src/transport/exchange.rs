@@ -2,23 +2,18 @@
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
-use std::future::{pending, poll_fn};
-use std::sync::Arc;
+use std::future::pending;
 
 use http::{HeaderValue, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
-use rustls::ClientConfig;
-use tower_service::Service;
+use hyper_util::rt::TokioIo;
 use url::Url;
 
 use super::Transport;
+use super::connect::{Stream, tls};
 use super::error::TransportError;
-use super::proxy::Hop;
 use super::request::{Endpoint, Request};
 use super::response::Response;
 
@@ -43,35 +38,35 @@ impl Transport {
         request: &Request,
         endpoint: &Endpoint,
     ) -> Result<Response, TransportError> {
+        let stream = self.connect(request, endpoint).await?;
+        self.send_on(TokioIo::new(stream), request, endpoint).await
+    }
+
+    /// A connection that can be written to: with TLS where the URL says so.
+    async fn connect(
+        &self,
+        request: &Request,
+        endpoint: &Endpoint,
+    ) -> Result<Stream, TransportError> {
         let url = request.url();
-        let destination: Uri = authority(url)
-            .and_then(|authority| format!("{}://{authority}/", url.scheme()).parse().ok())
-            .ok_or_else(|| TransportError::bad_url(endpoint))?;
-        let hop = self.proxy.for_request(request)?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        match (url.scheme(), hop) {
-            ("http", _) => {
-                let io = connect(tcp, destination, request, None).await?;
-                self.send_on(io, request, endpoint).await
-            }
-            ("https", None) => {
-                let connector = with_tls(tcp, &self.tls.config().await?);
-                let io = connect(connector, destination, request, None).await?;
-                self.send_on(io, request, endpoint).await
-            }
-            ("https", Some(Hop { uri, authorization })) => {
-                let name = uri.to_string();
-                let mut tunnel = Tunnel::new(uri, tcp);
-                if let Some(value) = authorization {
-                    tunnel = tunnel.with_auth(value);
-                }
-                let connector = with_tls(tunnel, &self.tls.config().await?);
-                let io = connect(connector, destination, request, Some(&name)).await?;
-                self.send_on(io, request, endpoint).await
-            }
-            _ => Err(TransportError::bad_url(endpoint)),
+        let config = match url.scheme() {
+            "http" => None,
+            "https" => Some(self.tls.config().await?),
+            _ => return Err(TransportError::bad_url(endpoint)),
+        };
+        let connecting = async {
+            let stream = self.open(request).await?;
+            let (Some(config), Some(host)) = (config, url.host_str()) else {
+                return Ok(stream);
+            };
+            tls(stream, host, config)
+                .await
+                .map_err(|error| TransportError::connecting(endpoint, None, &error))
+        };
+        let limit = request.limits().connect;
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(result) => result,
+            Err(_) => Err(TransportError::connect_timeout(endpoint, limit)),
         }
     }
 
@@ -128,50 +123,19 @@ impl Transport {
     }
 }
 
-fn with_tls<C>(connector: C, config: &Arc<ClientConfig>) -> HttpsConnector<C> {
-    HttpsConnectorBuilder::new()
-        .with_tls_config(ClientConfig::clone(config))
-        .https_only()
-        .enable_http1()
-        .wrap_connector(connector)
-}
-
-pub(super) async fn connect<C>(
-    mut connector: C,
-    destination: Uri,
-    request: &Request,
-    proxy: Option<&str>,
-) -> Result<C::Response, TransportError>
-where
-    C: Service<Uri>,
-    C::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    let limit = request.limits().connect;
-    let connecting = async {
-        poll_fn(|context| connector.poll_ready(context)).await?;
-        connector.call(destination).await
-    };
-    match tokio::time::timeout(limit, connecting).await {
-        Ok(Ok(io)) => Ok(io),
-        Ok(Err(error)) => {
-            let error: Box<dyn StdError + Send + Sync> = error.into();
-            Err(TransportError::connecting(
-                &request.endpoint(),
-                proxy,
-                &*error,
-            ))
-        }
-        Err(_) => Err(TransportError::connect_timeout(&request.endpoint(), limit)),
-    }
-}
-
 /// Host and, where it is not the scheme's own, port.
-pub(super) fn authority(url: &Url) -> Option<String> {
+fn authority(url: &Url) -> Option<String> {
     let host = url.host_str().filter(|host| !host.is_empty())?;
     Some(match url.port() {
         Some(port) => format!("{host}:{port}"),
         None => host.to_owned(),
     })
+}
+
+/// Scheme, host and port of `url`, without the rest.
+pub(super) fn root(url: &Url) -> Option<Uri> {
+    let authority = authority(url)?;
+    format!("{}://{authority}/", url.scheme()).parse().ok()
 }
 
 fn outgoing(request: &Request) -> Option<http::Request<Full<bytes::Bytes>>> {

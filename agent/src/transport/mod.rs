@@ -3,8 +3,10 @@
 //! Every request gets a connection of its own: a fetch happens once an hour at most, so a kept connection would be dead
 //! by the next one more often than not, and a retry on a dead connection is one more rule to get wrong.
 
+mod connect;
 mod error;
 mod exchange;
+mod exemptions;
 mod gate;
 mod proxy;
 mod reach;
@@ -25,13 +27,16 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::journal::{Event, Journal};
-use crate::platform::{Clock, Environment, Files};
+use crate::platform::{Clock, Environment};
 
-pub use self::error::{FailureKind, TransportError, TransportSetupError};
+pub use self::error::{FailureKind, TransportError};
+pub(crate) use self::exemptions::entries;
+pub use self::proxy::ProxyVariable;
 pub use self::reach::{NoAddress, Reached, TlsProblem, addresses};
 pub use self::request::{Endpoint, InvalidSecret, Limits, Request, Route};
 pub use self::response::Response;
 pub use self::retry::{Attempt, Outcome, RetryPolicy};
+pub use self::tls::NamedRoots;
 
 use self::gate::Gates;
 use self::proxy::Proxy;
@@ -40,39 +45,32 @@ use self::tls::Tls;
 /// What the transport is made with.
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
-    /// A PEM file of roots to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// The proxy for Entra and registries; `http` proxies only. Never used for identity endpoints.
-    pub https_proxy: Option<String>,
-    /// Hosts, domains and networks that are reached without the proxy, in curl's syntax.
+    /// Roots to trust besides the system's.
+    pub roots: NamedRoots,
+    /// The proxy for Entra and registries, by http or https. Never used for identity endpoints.
+    pub https_proxy: Option<ProxyVariable>,
+    /// Hosts, domains and networks that are reached without the proxy, as curl, Python and Go spell them.
     pub no_proxy: Option<String>,
-    /// Where `ca_file` is read.
-    pub files: Files,
     /// The clock that turns a date in `Retry-After` into a wait.
     pub clock: Clock,
 }
 
 impl TransportConfig {
-    /// Takes proxy settings from the environment. As in curl and in Python's requests, the lower-case names come first
-    /// and `all_proxy` stands in for `https_proxy`.
+    /// Takes proxies and roots from the environment. As in curl, lower-case names come first, and empty is unset.
     #[must_use]
     pub fn from_environment(
         environment: &Environment,
         ca_file: Option<PathBuf>,
-        files: Files,
         clock: Clock,
     ) -> Self {
-        let first = |names: &[&str]| {
-            names
-                .iter()
-                .find_map(|name| environment.get(name))
-                .map(str::to_owned)
-        };
+        let no_proxy = ["no_proxy", "NO_PROXY"].into_iter();
         Self {
-            ca_file,
-            https_proxy: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
-            no_proxy: first(&["no_proxy", "NO_PROXY"]),
-            files,
+            roots: NamedRoots::of(environment, ca_file),
+            https_proxy: ProxyVariable::of(environment),
+            no_proxy: no_proxy
+                .filter_map(|name| environment.get(name))
+                .map(str::to_owned)
+                .next(),
             clock,
         }
     }
@@ -93,17 +91,18 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Checks that the configured roots can be read; they are parsed with the first `https` request.
-    pub fn new(config: TransportConfig) -> Result<Self, TransportSetupError> {
-        Ok(Self {
-            tls: Tls::new(config.ca_file, config.files)?,
-            proxy: Proxy::new(config.https_proxy.as_deref(), config.no_proxy.as_deref()),
+    /// Roots are read with the first `https` request.
+    #[must_use]
+    pub fn new(config: TransportConfig) -> Self {
+        Self {
+            tls: Tls::new(config.roots),
+            proxy: Proxy::new(config.https_proxy.as_ref(), config.no_proxy.as_deref()),
             gates: Gates::default(),
             clock: config.clock,
             throttles: AtomicU64::new(0),
             trouble: Mutex::default(),
             journal: Journal::default(),
-        })
+        }
     }
 
     /// The same, with a place where it is written down that an endpoint had too many requests.

@@ -4,18 +4,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::Uri;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-
 use super::Transport;
+use super::connect::{Stream, tls};
 use super::error::{TransportError, find};
-use super::exchange::{authority, connect};
-use super::proxy::Hop;
 use super::request::Request;
 
 /// Why a host has no address.
@@ -42,7 +33,7 @@ pub enum TlsProblem {
 
 /// An open connection to a host, through the proxy where there is one.
 pub struct Reached {
-    stream: TcpStream,
+    stream: Stream,
 }
 
 impl std::fmt::Debug for Reached {
@@ -104,31 +95,11 @@ impl Transport {
 
     /// Opens a connection and sends nothing on it. Through a proxy that is a tunnel, which the proxy has agreed to.
     pub async fn reach(&self, request: &Request) -> Result<Reached, TransportError> {
-        let endpoint = request.endpoint();
-        let destination: Uri = authority(request.url())
-            .and_then(|authority| {
-                format!("{}://{authority}/", request.url().scheme())
-                    .parse()
-                    .ok()
-            })
-            .ok_or_else(|| TransportError::bad_url(&endpoint))?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        let io: TokioIo<TcpStream> = match self.proxy.for_request(request)? {
-            None => connect(tcp, destination, request, None).await?,
-            Some(Hop { uri, authorization }) => {
-                let name = uri.to_string();
-                let mut tunnel = Tunnel::new(uri, tcp);
-                if let Some(value) = authorization {
-                    tunnel = tunnel.with_auth(value);
-                }
-                connect(tunnel, destination, request, Some(&name)).await?
-            }
-        };
-        Ok(Reached {
-            stream: io.into_inner(),
-        })
+        let limit = request.limits().connect;
+        match tokio::time::timeout(limit, self.open(request)).await {
+            Ok(opened) => opened.map(|stream| Reached { stream }),
+            Err(_) => Err(TransportError::connect_timeout(&request.endpoint(), limit)),
+        }
     }
 
     /// Greets the host by TLS, and hangs up.
@@ -143,19 +114,10 @@ impl Transport {
         let endpoint = request.endpoint();
         let other = |error| (error, TlsProblem::Other);
         let config = self.tls.config().await.map_err(other)?;
-        let name = request
-            .url()
-            .host_str()
-            .map(|host| {
-                host.trim_start_matches('[')
-                    .trim_end_matches(']')
-                    .to_owned()
-            })
-            .and_then(|host| ServerName::try_from(host).ok())
-            .ok_or_else(|| other(TransportError::bad_url(&endpoint)))?;
+        let host = request.url().host_str();
+        let host = host.ok_or_else(|| other(TransportError::bad_url(&endpoint)))?;
         let limit = request.limits().connect;
-        let greeting = TlsConnector::from(config).connect(name, reached.stream);
-        match tokio::time::timeout(limit, greeting).await {
+        match tokio::time::timeout(limit, tls(reached.stream, host, config)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
                 let problem = find(&error).map_or(TlsProblem::Other, tls_problem);

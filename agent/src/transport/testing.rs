@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
-use super::{Transport, TransportConfig};
-use crate::platform::{Clock, Files, UnixTime};
+use super::{NamedRoots, ProxyVariable, Transport, TransportConfig};
+use crate::platform::{Clock, UnixTime};
 
 /// The wall time of tests: 2023-11-14 22:13:20 UTC.
 pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
@@ -186,6 +186,7 @@ async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> Option<String> {
 /// A proxy that opens every tunnel to one address and records what it was asked.
 #[derive(Debug)]
 pub(crate) struct ProxyServer {
+    scheme: &'static str,
     address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
     _accepting: JoinSet<()>,
@@ -194,41 +195,71 @@ pub(crate) struct ProxyServer {
 impl ProxyServer {
     /// `target` is `None` for a proxy that refuses.
     pub(crate) async fn start(target: Option<SocketAddr>) -> Self {
+        Self::serve(target, None).await
+    }
+
+    /// One that is itself spoken to by TLS.
+    pub(crate) async fn start_tls(target: Option<SocketAddr>, authority: &TestAuthority) -> Self {
+        Self::serve(target, Some(authority.acceptor.clone())).await
+    }
+
+    async fn serve(target: Option<SocketAddr>, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mut accepting = JoinSet::new();
         let record = Arc::clone(&seen);
         accepting.spawn(async move {
             loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let Some(request) = read_request(&mut stream).await else {
-                    continue;
-                };
-                record.lock().unwrap().push(request);
-                let Some(target) = target else {
-                    let _ = stream.write_all(b"HTTP/1.1 403 No\r\n\r\n").await;
-                    continue;
-                };
-                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-                let mut onward = TcpStream::connect(target).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut stream, &mut onward).await;
+                let (stream, _) = listener.accept().await.unwrap();
+                match &tls {
+                    None => forward(stream, target, &record).await,
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            forward(stream, target, &record).await;
+                        }
+                    }
+                }
             }
         });
         Self {
+            scheme,
             address,
             seen,
             _accepting: accepting,
         }
     }
 
-    pub(crate) fn variable(&self) -> String {
-        format!("http://user:word@{}", self.address)
+    pub(crate) fn variable(&self) -> ProxyVariable {
+        ProxyVariable {
+            name: "HTTPS_PROXY",
+            value: format!("{}://user:word@{}", self.scheme, self.address),
+        }
     }
 
     pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
+}
+
+async fn forward<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    target: Option<SocketAddr>,
+    seen: &Mutex<Vec<String>>,
+) {
+    let Some(request) = read_request(&mut stream).await else {
+        return;
+    };
+    seen.lock().unwrap().push(request);
+    let Some(target) = target else {
+        let _ = stream.write_all(b"HTTP/1.1 403 No\r\n\r\n").await;
+        let _ = stream.shutdown().await;
+        return;
+    };
+    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let mut onward = TcpStream::connect(target).await.unwrap();
+    let _ = tokio::io::copy_bidirectional(&mut stream, &mut onward).await;
 }
 
 /// An authority with one certificate, for `127.0.0.1`, `localhost` and `login.example`.
@@ -240,6 +271,14 @@ pub(crate) struct TestAuthority {
 }
 
 impl TestAuthority {
+    /// Its root, as the configuration names it.
+    pub(crate) fn roots(&self) -> NamedRoots {
+        NamedRoots {
+            ca_file: Some(self.ca_file.clone()),
+            ..NamedRoots::default()
+        }
+    }
+
     pub(crate) fn new() -> Self {
         let mut root = rcgen::CertificateParams::new(Vec::new()).unwrap();
         root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -274,15 +313,14 @@ impl TestAuthority {
 
 /// A transport without proxy and with the system's roots.
 pub(crate) fn transport() -> Transport {
-    Transport::new(config()).unwrap()
+    Transport::new(config())
 }
 
 pub(crate) fn config() -> TransportConfig {
     TransportConfig {
-        ca_file: None,
+        roots: NamedRoots::default(),
         https_proxy: None,
         no_proxy: None,
-        files: Files::system(),
         clock: Clock::with_runtime(NOW),
     }
 }

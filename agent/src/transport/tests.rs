@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use http::HeaderName;
 use jobcred_wire::Secret;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use url::Url;
 
 use super::testing::{ProxyServer, Reply, Server, TestAuthority, answer, config, transport};
 use super::{
-    FailureKind, InvalidSecret, Limits, Request, RetryPolicy, Route, TlsProblem, Transport,
-    TransportConfig, TransportError,
+    FailureKind, InvalidSecret, Limits, ProxyVariable, Request, RetryPolicy, Route, TlsProblem,
+    Transport, TransportConfig, TransportError,
 };
-use crate::platform::{Clock, Environment, Files};
+use crate::platform::{Clock, Environment};
 
 const SMALL: Limits = Limits {
     max_body: 1024,
@@ -217,52 +218,26 @@ async fn broken_answers_and_the_updates_of_imds_are_tried_again() {
 }
 
 #[tokio::test]
-async fn tls_trusts_the_configured_root_only() {
+async fn tls_trusts_a_configured_root_and_no_unknown_one() {
     let authority = TestAuthority::new();
     let server = Server::start_tls([answer(200, "", "ok")], &authority).await;
     let request = Request::get(server.url("/token"), Route::Proxied);
     let trusting = Transport::new(TransportConfig {
-        ca_file: Some(authority.ca_file.clone()),
+        roots: authority.roots(),
         ..config()
     });
-    let response = trusting.unwrap().send(&request).await.unwrap();
+    let response = trusting.send(&request).await.unwrap();
     assert_eq!(&response.body()[..], b"ok");
 
     let other = TestAuthority::new();
     let doubting = Transport::new(TransportConfig {
-        ca_file: Some(other.ca_file.clone()),
+        roots: other.roots(),
         ..config()
     });
-    let error = doubting.unwrap().send(&request).await.unwrap_err();
+    let error = doubting.send(&request).await.unwrap_err();
     assert_eq!(error.kind(), FailureKind::Tls);
     assert!(error.to_string().contains("certificate"), "{error}");
     assert!(error.hint().contains("ca_file"));
-}
-
-#[tokio::test]
-async fn roots_that_cannot_be_used() {
-    let directory = tempfile::tempdir().unwrap();
-    let empty = directory.path().join("empty.pem");
-    std::fs::write(&empty, "no certificate here").unwrap();
-    let missing = Transport::new(TransportConfig {
-        ca_file: Some(directory.path().join("missing.pem")),
-        ..config()
-    });
-    let error = missing.unwrap_err().to_string();
-    assert!(error.contains("missing.pem"), "{error}");
-
-    let transport = Transport::new(TransportConfig {
-        ca_file: Some(empty),
-        ..config()
-    })
-    .unwrap();
-    // Plain http does not need them.
-    let server = Server::start([answer(200, "", "")]).await;
-    transport.send(&get(server.url("/"))).await.unwrap();
-    let url = Url::parse("https://127.0.0.1:1/").unwrap();
-    let error = transport.send(&get(url)).await.unwrap_err();
-    assert_eq!(error.kind(), FailureKind::Roots, "{error}");
-    assert!(error.to_string().contains("empty.pem"), "{error}");
 }
 
 #[tokio::test]
@@ -273,12 +248,11 @@ async fn a_proxy_is_used_for_https_to_remote_hosts_and_nothing_else() {
     let proxy = ProxyServer::start(Some(server.address())).await;
     let with = |no_proxy: &str| {
         Transport::new(TransportConfig {
-            ca_file: Some(authority.ca_file.clone()),
+            roots: authority.roots(),
             https_proxy: Some(proxy.variable()),
             no_proxy: Some(no_proxy.to_owned()),
             ..config()
         })
-        .unwrap()
     };
     // Only the proxy can resolve this name.
     let remote = Url::parse("https://login.example/t").unwrap();
@@ -328,13 +302,12 @@ async fn the_way_is_gone_step_by_step_as_requests_go_it() {
     let authority = TestAuthority::new();
     let server = Server::start_tls([answer(200, "", "ok")], &authority).await;
     let proxy = ProxyServer::start(Some(server.address())).await;
-    let with = |https_proxy: Option<String>| {
+    let with = |https_proxy: Option<ProxyVariable>| {
         Transport::new(TransportConfig {
-            ca_file: Some(authority.ca_file.clone()),
+            roots: authority.roots(),
             https_proxy,
             ..config()
         })
-        .unwrap()
     };
     let remote = Url::parse("https://login.example/t").unwrap();
     let request = Request::get(remote, Route::Proxied);
@@ -364,11 +337,10 @@ async fn a_proxy_that_refuses_is_named_without_its_password() {
     let proxy = ProxyServer::start(None).await;
     let authority = TestAuthority::new();
     let transport = Transport::new(TransportConfig {
-        ca_file: Some(authority.ca_file.clone()),
+        roots: authority.roots(),
         https_proxy: Some(proxy.variable()),
         ..config()
-    })
-    .unwrap();
+    });
     let request = Request::get(
         Url::parse("https://login.example/t").unwrap(),
         Route::Proxied,
@@ -379,31 +351,96 @@ async fn a_proxy_that_refuses_is_named_without_its_password() {
     assert!(!error.to_string().contains("word"), "{error}");
 }
 
+#[tokio::test]
+async fn c1_a_proxy_is_spoken_to_by_tls() {
+    let authority = TestAuthority::new();
+    let server = Server::start_tls([answer(200, "", "ok")], &authority).await;
+    let proxy = ProxyServer::start_tls(Some(server.address()), &authority).await;
+    let transport = Transport::new(TransportConfig {
+        roots: authority.roots(),
+        https_proxy: Some(proxy.variable()),
+        ..config()
+    });
+    let remote = Url::parse("https://login.example/t").unwrap();
+    let request = Request::get(remote, Route::Proxied);
+    let response = transport.send(&request).await.unwrap();
+    assert_eq!(&response.body()[..], b"ok");
+    let connect = proxy.seen().remove(0);
+    assert!(
+        connect.starts_with("CONNECT login.example:443 HTTP/1.1\r\n")
+            && connect.contains("Proxy-Authorization: Basic dXNlcjp3b3Jk\r\n"),
+        "{connect}"
+    );
+    let sent = server.seen().pop().unwrap();
+    assert!(sent.contains("host: login.example\r\n"), "{sent}");
+    assert!(!sent.to_lowercase().contains("authorization"), "{sent}");
+    // Step by step, as `check` goes.
+    let named = transport.proxy_for(&request).unwrap().unwrap();
+    assert!(named.starts_with("https://127.0.0.1:") && !named.contains("word"));
+    let reached = transport.reach(&request).await.unwrap();
+    transport.greet(&request, reached).await.unwrap();
+}
+
+#[tokio::test]
+async fn c1_a_proxy_whose_certificate_is_not_trusted_is_named() {
+    let authority = TestAuthority::new();
+    let proxy = ProxyServer::start_tls(None, &TestAuthority::new()).await;
+    let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let wrong = ProxyVariable {
+        name: "HTTPS_PROXY",
+        value: format!("https://user:word@{}", plain.local_addr().unwrap()),
+    };
+    tokio::spawn(async move {
+        let (mut stream, _) = plain.accept().await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
+        // Closed by the client.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    for (variable, kind) in [
+        (proxy.variable(), FailureKind::Tls),
+        // By TLS to a proxy that does not speak it.
+        (wrong, FailureKind::Tls),
+    ] {
+        let address = variable.value.split('@').next_back().unwrap().to_owned();
+        let transport = Transport::new(TransportConfig {
+            roots: authority.roots(),
+            https_proxy: Some(variable),
+            ..config()
+        });
+        let request = Request::get(
+            Url::parse("https://login.example/t").unwrap(),
+            Route::Proxied,
+        );
+        let error = transport.send(&request).await.unwrap_err();
+        let said = error.to_string();
+        assert_eq!(error.kind(), kind, "{said}");
+        assert!(
+            said.contains(&format!("the proxy https://{address}")),
+            "{said}"
+        );
+        assert!(!said.contains("word"), "{said}");
+    }
+}
+
 #[test]
-fn proxy_settings_from_the_environment() {
-    for (environment, proxy, exempt) in [
-        (Environment::default(), None, None),
+fn exemptions_from_the_environment() {
+    for (environment, exempt) in [
+        (Environment::default(), None),
+        (Environment::from([("NO_PROXY", "n")]), Some("n")),
         (
-            Environment::from([("HTTPS_PROXY", "a"), ("NO_PROXY", "n")]),
-            Some("a"),
-            Some("n"),
-        ),
-        (
-            Environment::from([
-                ("HTTPS_PROXY", "a"),
-                ("https_proxy", "b"),
-                ("no_proxy", "m"),
-            ]),
-            Some("b"),
+            Environment::from([("NO_PROXY", "n"), ("no_proxy", "m")]),
             Some("m"),
         ),
-        (Environment::from([("ALL_PROXY", "c")]), Some("c"), None),
-        (Environment::from([("HTTP_PROXY", "d")]), None, None),
-        (Environment::from([("HTTPS_PROXY", "")]), None, None),
+        (
+            Environment::from([("NO_PROXY", "n"), ("no_proxy", "")]),
+            Some("n"),
+        ),
     ] {
         let clock = Clock::system();
-        let config = TransportConfig::from_environment(&environment, None, Files::system(), clock);
-        assert_eq!(config.https_proxy.as_deref(), proxy, "{environment:?}");
+        let config = TransportConfig::from_environment(&environment, None, clock);
         assert_eq!(config.no_proxy.as_deref(), exempt, "{environment:?}");
     }
 }

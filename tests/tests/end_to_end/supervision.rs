@@ -380,41 +380,6 @@ fn nothing_that_goes_wrong_here_keeps_the_command_from_running() {
 }
 
 #[test]
-fn roots_that_cannot_be_read_are_what_token_requests_are_told() {
-    let job = Job::new();
-    let jobcred = binary("jobcred").display().to_string();
-    let output = job
-        .world
-        .jobcred(&["run", "--", &jobcred, "token"])
-        .env("JOBCRED_CA_FILE", "/no/such/file.pem")
-        .run();
-    assert_eq!(output.code, Some(125), "{}", output.stderr);
-    assert!(
-        output.stderr.contains("/no/such/file.pem") && output.stderr.contains("ca_file"),
-        "{}",
-        output.stderr
-    );
-    assert_eq!(job.aml.requests().len(), 0);
-}
-
-#[test]
-fn a_job_that_requires_an_identity_does_not_start_without_roots() {
-    let job = Job::new();
-    let output = job
-        .world
-        .jobcred(&["run", "--required", "--", "echo", "started"])
-        .env("JOBCRED_CA_FILE", "/no/such/file.pem")
-        .run();
-    assert_eq!(output.code, Some(121), "{}", output.stderr);
-    assert!(!output.stdout.contains("started"), "{}", output.stdout);
-    assert!(
-        output.stderr.contains("/no/such/file.pem"),
-        "{}",
-        output.stderr
-    );
-}
-
-#[test]
 fn an_agent_that_is_started_again_remembers_whose_tokens_there_were() {
     let job = Job::new();
     let run = job.start();

@@ -19,7 +19,6 @@ use crate::storage::address::is_private;
 use crate::storage::{
     Answer, Finding, Location, Operation, Situation, Way, clock, code, judge, request,
 };
-use crate::supervisor::say;
 use crate::transport::{Request, Route, Transport, TransportConfig, addresses};
 
 /// For a name, in all.
@@ -52,18 +51,10 @@ pub(super) async fn take(
     let way_out = TransportConfig::from_environment(
         &outside.environment,
         setup.config.ca_file.clone(),
-        outside.files.clone(),
         outside.clock.clone(),
     );
-    let transport = match Transport::new(way_out) {
-        Ok(transport) => Arc::new(transport),
-        Err(error) => {
-            say(&error.to_string());
-            return exit::USAGE;
-        }
-    };
     let mut check = Check {
-        transport,
+        transport: Arc::new(Transport::new(way_out)),
         location,
         clock: outside.clock.clone(),
         report,

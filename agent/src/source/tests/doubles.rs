@@ -17,7 +17,7 @@ use crate::source::{Source, build};
 use crate::strategy::{Choice, Strategy, Upstream};
 use crate::token::{AccessToken, Identity};
 use crate::transport::testing::{config, transport};
-use crate::transport::{Transport, TransportConfig};
+use crate::transport::{NamedRoots, Transport, TransportConfig};
 
 /// The doubles live in real time.
 fn outside() -> Outside {
@@ -204,13 +204,13 @@ async fn entra_with_an_assertion_and_with_a_secret() {
     let token_file: PathBuf = directory.path().join("token");
     let outside = Outside {
         clock: Clock::system(),
-        ..with(
-            Transport::new(TransportConfig {
+        ..with(Transport::new(TransportConfig {
+            roots: NamedRoots {
                 ca_file: Some(ca_file),
-                ..config()
-            })
-            .unwrap(),
-        )
+                ..NamedRoots::default()
+            },
+            ..config()
+        }))
     };
     let make = |strategy, upstream| {
         let choice = Choice {

@@ -12,7 +12,7 @@ use super::{GUID, ask_as, fetch, jwt, refusal, with};
 use crate::source::{Outside, ServicePrincipal, Source, SourceRequest, WorkloadIdentity};
 use crate::token::Identity;
 use crate::transport::testing::{NOW, Reply, Server, TestAuthority, answer, config, json as reply};
-use crate::transport::{Transport, TransportConfig};
+use crate::transport::{NamedRoots, Transport, TransportConfig};
 
 const TENANT: &str = "cccccccc-0000-4000-8000-00000000000c";
 const OTHER_TENANT: &str = "dddddddd-0000-4000-8000-00000000000d";
@@ -32,12 +32,15 @@ impl Issuer {
         let ca_file = directory.path().join("ca.pem");
         std::fs::copy(&authority.ca_file, &ca_file).unwrap();
         let transport = Transport::new(TransportConfig {
-            ca_file: Some(ca_file),
+            roots: NamedRoots {
+                ca_file: Some(ca_file),
+                ..NamedRoots::default()
+            },
             ..config()
         });
         Self {
             server,
-            outside: with(transport.unwrap()),
+            outside: with(transport),
             directory,
         }
     }

@@ -13,7 +13,7 @@ use crate::source::{Federated, Source, SourceRequest, build};
 use crate::strategy::{Choice, Strategy, Upstream};
 use crate::token::{AccessToken, Identity};
 use crate::transport::testing::config;
-use crate::transport::{Transport, TransportConfig};
+use crate::transport::{NamedRoots, Transport, TransportConfig};
 
 struct Scene {
     aml: AzureMl,
@@ -32,7 +32,10 @@ impl Scene {
         change(&mut options, &aml);
         let entra = Entra::start(options, &ca.leaf(&USUAL_NAMES).unwrap()).unwrap();
         let transport = Transport::new(TransportConfig {
-            ca_file: Some(ca_file),
+            roots: NamedRoots {
+                ca_file: Some(ca_file),
+                ..NamedRoots::default()
+            },
             ..config()
         });
         Self {
@@ -40,7 +43,7 @@ impl Scene {
             entra,
             outside: Outside {
                 clock: Clock::system(),
-                ..with(transport.unwrap())
+                ..with(transport)
             },
             _directory: directory,
         }
