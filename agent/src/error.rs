@@ -19,8 +19,8 @@ pub struct TokenError {
     issuer_code: Option<String>,
     /// Whether waiting may heal a refusal: a role or an identity assignment that is being made.
     healable: bool,
-    /// Whether jobcred itself refuses what the issuer gave.
-    disputed: bool,
+    /// Whether the fault is here, and no issuer refused anything.
+    blocked: bool,
     source: Option<std::sync::Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -35,7 +35,7 @@ impl TokenError {
             retry_after: None,
             issuer_code: None,
             healable: !matches!(kind, ErrorCode::InvalidRequest | ErrorCode::Denied),
-            disputed: false,
+            blocked: false,
             source: None,
         }
     }
@@ -75,10 +75,11 @@ impl TokenError {
         self
     }
 
-    /// Marks a refusal that is jobcred's own: the issuer gave a token, and what was seen before speaks against it.
+    /// Marks an error that is not an issuer's refusal: a setting of this machine is in the way (proxy, roots, TLS), or jobcred
+    /// withholds a token that the issuer gave. It never keeps a command from starting.
     #[must_use]
-    pub fn disputed(mut self) -> Self {
-        self.disputed = true;
+    pub fn blocked(mut self) -> Self {
+        self.blocked = true;
         self
     }
 
@@ -141,10 +142,10 @@ impl TokenError {
         matches!(self.kind, ErrorCode::Transient)
     }
 
-    /// Whether it is jobcred itself that refuses, and not the issuer or the configuration.
+    /// Whether the fault is here, and no issuer refused anything: see [`TokenError::blocked`].
     #[must_use]
-    pub fn is_disputed(&self) -> bool {
-        self.disputed
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// Whether a role or identity assignment in Azure could heal it, without a change of the request.

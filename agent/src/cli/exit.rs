@@ -11,7 +11,7 @@ pub const RESOURCE_REFUSED: i32 = 118;
 /// The user's session behind the job has ended, and only the user can heal that: `run`, `wait`, `health --ready`, `token`,
 /// `explain --probe`.
 pub const GRANT_ENDED: i32 = 119;
-/// jobcred itself failed.
+/// jobcred itself failed, or a setting of this machine keeps it from the issuer.
 pub const INTERNAL: i32 = 120;
 /// No identity can be had here: `explain`, `agent`, or `run --required`.
 pub const NO_IDENTITY: i32 = 121;
@@ -58,7 +58,8 @@ Exit codes:
   119      the user's session that the job borrowed has ended: sign in and
            submit again (`run` with declared resources, `wait`,
            `health --ready`, `token`, `explain --probe`)
-  120      jobcred itself failed; `run` starts COMMAND all the same, unless
+  120      jobcred itself failed, or a setting of this machine keeps it from
+           the issuer (proxy, roots, TLS); `run` starts COMMAND anyway, unless
            `--required`
   121      no identity can be had here (`explain`, `check`, `agent`,
            `run --required`)

@@ -70,8 +70,8 @@ fn wait(query: &str) -> Result<Duration, TokenError> {
     }
 }
 
-/// Why it is not ready: what was refused for good, else what is still tried, else what jobcred itself does not hand out, which
-/// is no reason to keep a job from starting. `trouble` is what is known of those whose first fetch is still tried.
+/// Why it is not ready: what was refused for good, else what is still tried, else what is blocked here, which is no reason to
+/// keep a job from starting. `trouble` is what is known of those whose first fetch is still tried.
 fn missing(resources: &[DeclaredResource], trouble: Option<&str>) -> TokenError {
     let (verb, kind, rest) = [
         (ResourceState::Refused, "was refused", ErrorCode::Rejected),
@@ -81,8 +81,8 @@ fn missing(resources: &[DeclaredResource], trouble: Option<&str>) -> TokenError 
             ErrorCode::Transient,
         ),
         (
-            ResourceState::Disputed,
-            "is not handed out",
+            ResourceState::Blocked,
+            "is blocked here",
             ErrorCode::Internal,
         ),
     ]
@@ -165,18 +165,18 @@ mod tests {
     }
 
     #[test]
-    fn what_jobcred_itself_does_not_hand_out_was_refused_by_nobody() {
-        let disputed = resource("a", ResourceState::Disputed, Some(ErrorCode::Rejected));
+    fn what_is_blocked_here_is_not_a_refusal_by_the_issuer() {
+        let blocked = resource("a", ResourceState::Blocked, Some(ErrorCode::Rejected));
         let trying = resource("b", ResourceState::Trying, Some(ErrorCode::Transient));
         let refused = resource("c", ResourceState::Refused, Some(ErrorCode::Rejected));
-        let error = missing(std::slice::from_ref(&disputed), None);
+        let error = missing(std::slice::from_ref(&blocked), None);
         assert_eq!(error.kind(), ErrorCode::Internal);
-        assert_eq!(error.message(), "a is not handed out: a says rejected");
+        assert_eq!(error.message(), "a is blocked here: a says rejected");
         assert_eq!(error.hint(), Some("look at a"));
         // What may still come, or be refused for good, decides.
-        let error = missing(&[disputed.clone(), trying.clone()], None);
+        let error = missing(&[blocked.clone(), trying.clone()], None);
         assert_eq!(error.kind(), ErrorCode::Transient);
-        let error = missing(&[disputed, trying, refused], None);
+        let error = missing(&[blocked, trying, refused], None);
         assert_eq!(error.kind(), ErrorCode::Rejected);
     }
 

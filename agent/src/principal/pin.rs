@@ -445,7 +445,7 @@ fn refuse(
     .with_hint(hint);
     // Without jobcred the job would have been given it.
     if why == EARLIER {
-        error.disputed()
+        error.blocked()
     } else {
         error
     }

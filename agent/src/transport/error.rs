@@ -47,6 +47,15 @@ impl FailureKind {
             Self::Connect | Self::Timeout | Self::Broken | Self::Proxy
         )
     }
+
+    /// Whether a setting of this machine is at fault. No issuer has refused anything then, and waiting alone does not help.
+    #[must_use]
+    pub fn is_local(self) -> bool {
+        matches!(
+            self,
+            Self::Redirect | Self::Tls | Self::Roots | Self::ProxySetting | Self::BadUrl
+        )
+    }
 }
 
 /// A request without an answer. Names the endpoint; never holds a query, a header or a body.
@@ -74,22 +83,15 @@ impl TransportError {
     /// The same as the error of a token request.
     #[must_use]
     pub fn to_token_error(&self) -> TokenError {
-        let code = match self.kind {
-            // Not `unavailable`: the way was chosen and announced, so no credential chain may go on to another one.
-            FailureKind::Redirect
-            | FailureKind::Tls
-            | FailureKind::Roots
-            | FailureKind::ProxySetting
-            | FailureKind::BadUrl => ErrorCode::Rejected,
-            FailureKind::Connect
-            | FailureKind::Timeout
-            | FailureKind::Broken
-            | FailureKind::TooLarge
-            // Azure's certificates are renewed in time, so it is the clock: it may be set at any moment.
-            | FailureKind::OutOfDate
-            | FailureKind::Proxy => ErrorCode::Transient,
-        };
-        TokenError::new(code, &self.message).with_hint(self.hint)
+        let error = |code| TokenError::new(code, &self.message).with_hint(self.hint);
+        if self.kind.is_local() {
+            // Not `unavailable`: the way was chosen and announced, so no credential chain may go on to another one. Not
+            // `transient`: SDKs would try again for minutes.
+            error(ErrorCode::Rejected).blocked()
+        } else {
+            // With a certificate out of its time it is the clock, because Azure renews in time: it may be set at any moment.
+            error(ErrorCode::Transient)
+        }
     }
 
     pub(super) fn timeout(endpoint: &Endpoint, limit: Duration) -> Self {
@@ -269,5 +271,6 @@ mod tests {
         let error = failed(CertificateError::UnknownIssuer);
         assert_eq!(error.kind(), FailureKind::Tls);
         assert_eq!(error.to_token_error().kind(), ErrorCode::Rejected);
+        assert!(error.to_token_error().is_blocked());
     }
 }

@@ -44,8 +44,9 @@ pub enum ResourceState {
     Trying,
     /// It was refused in a way that waiting does not heal.
     Refused,
-    /// The issuer gave a token, and the agent refuses it because the job's earlier ones belong to somebody else.
-    Disputed,
+    /// No issuer refused it. A setting of the machine is in the way (proxy, roots, TLS), or the agent withholds a token whose
+    /// principal is not that of the job's earlier ones.
+    Blocked,
     /// A state this version does not know.
     #[serde(other)]
     Unknown,

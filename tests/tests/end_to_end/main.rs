@@ -23,6 +23,7 @@ mod job_directory;
 mod job_log;
 mod kubernetes;
 mod leases;
+mod local_faults;
 mod prefetch;
 mod registry;
 mod sharing;

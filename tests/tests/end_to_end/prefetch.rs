@@ -384,7 +384,7 @@ fn a_command_starts_where_the_platform_gives_tokens_of_somebody_else_than_before
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent), Signal::SIGKILL).unwrap();
     let ready = world.ask("GET", "/readyz?wait=60");
     assert_eq!((ready.status, ready.code().as_str()), (500, "internal"));
-    assert_eq!(ready.json()["resources"][0]["state"], "disputed");
+    assert_eq!(ready.json()["resources"][0]["state"], "blocked");
     starts_without_tokens(&world, "earlier tokens of this job had it");
     let refused = world.storage();
     assert_eq!((refused.status, refused.code().as_str()), (502, "rejected"));

@@ -65,7 +65,7 @@ impl Entry {
                 self.failures += 1;
                 self.last_error = Some(Failure {
                     shown: upstream_error(key, error, now.wall),
-                    is_disputed: error.is_disputed(),
+                    is_blocked: error.is_blocked(),
                 });
                 // A challenge may be malformed, and is its caller's: its failure must not refuse the key to others. That the
                 // grant has ended is nobody's fault and holds for all.

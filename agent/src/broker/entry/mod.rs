@@ -83,8 +83,8 @@ pub(super) struct Entry {
 /// A failure, as it is shown.
 struct Failure {
     shown: UpstreamError,
-    /// Whether it was jobcred's own refusal of a token that was given.
-    is_disputed: bool,
+    /// Whether no issuer refused anything: see [`TokenError::blocked`].
+    is_blocked: bool,
 }
 
 struct Held {
@@ -279,7 +279,7 @@ impl Entry {
             state: match self.valid(now) {
                 Some(_) => ResourceState::Ready,
                 None => match refused {
-                    Some(error) if error.is_disputed => ResourceState::Disputed,
+                    Some(error) if error.is_blocked => ResourceState::Blocked,
                     Some(_) => ResourceState::Refused,
                     None => ResourceState::Trying,
                 },

@@ -273,11 +273,11 @@ fn only_what_earlier_tokens_said_is_a_matter_of_jobcreds_own() {
     let pin = pin(Strategy::SystemIdentity);
     let refused = |claims: &Value| pin.check(&Identity::Job, None, &token(claims)).unwrap_err();
     // What was announced is the platform's word.
-    assert!(!refused(&json!({"oid": A, "idtyp": "user"})).is_disputed());
+    assert!(!refused(&json!({"oid": A, "idtyp": "user"})).is_blocked());
     pin.check(&Identity::Job, None, &token(&app(A, A))).unwrap();
     let error = refused(&app(A, B));
     assert_eq!(error.kind(), ErrorCode::Rejected);
-    assert!(error.is_disputed(), "{error}");
+    assert!(error.is_blocked(), "{error}");
 }
 
 #[test]
