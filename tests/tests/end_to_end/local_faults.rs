@@ -1,8 +1,9 @@
-//! Declared resources and faults of this machine's settings: they are said, and COMMAND starts.
+//! Declared resources and faults of this machine's settings: they are said, and COMMAND starts. What heals is waited for.
 
 use std::fs;
 
 use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, Entra, EntraOptions, TestCa};
+use serde_json::json;
 
 use crate::support::{Output, World, in_namespace_with_hosts};
 
@@ -163,4 +164,25 @@ fn c1_a_redirect_does_not_keep_the_command_from_starting() {
     let (aml, world) = cluster();
     aml.script().set_default(Behavior::status(302));
     starts_unless_required(&world, &[], "redirect");
+}
+
+#[test]
+fn b4_what_heals_is_asked_again_before_the_command_starts() {
+    for (status, body) in [
+        (200, json!({"error": "server_error"})),
+        (
+            400,
+            json!({"error": "server_error", "error_description": "busy"}),
+        ),
+        (
+            400,
+            json!({"error": "invalid_request", "error_description": "AADSTS50196: a loop"}),
+        ),
+    ] {
+        let (aml, world) = cluster();
+        aml.script().push(Behavior::json(status, &body));
+        let output = run(&world, &["--required"], &[]);
+        assert_eq!(output.stdout, "ran\n", "{body}: {}", output.stderr);
+        assert_eq!(aml.requests().len(), 2, "{body}");
+    }
 }

@@ -24,7 +24,7 @@ use crate::transport::{Endpoint, Response};
 
 pub(super) use self::clean::clean;
 pub(super) use self::refusal::entra_number;
-pub(super) use self::verdict::is_end_of_grant;
+pub(super) use self::verdict::{heals_by_itself, is_end_of_grant};
 
 /// No token is believed to live longer than this, so that a wrong date cannot pin a dead token. Entra's longest is 28 h.
 const LONGEST_LIFE: Duration = Duration::from_secs(48 * 3600);

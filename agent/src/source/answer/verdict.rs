@@ -27,6 +27,13 @@ const GRANT_ENDED_WORDS: [&str; 4] = [
     "consent_required",
 ];
 
+/// Entra's numbers that heal by themselves: it is overloaded, or has seen the same request too often (50196).
+///
+/// Source: Entra's reference of error codes.
+const HEALS: [u64; 4] = [50196, 90012, 90024, 90033];
+/// The same in the protocol's words.
+const HEALS_WORDS: [&str; 2] = ["temporarily_unavailable", "server_error"];
+
 struct Verdict {
     code: ErrorCode,
     hint: &'static str,
@@ -37,6 +44,17 @@ struct Verdict {
 pub(in crate::source) fn is_end_of_grant(number: Option<u64>, text: &str) -> bool {
     number.is_some_and(|number| GRANT_ENDED.contains(&number))
         || GRANT_ENDED_WORDS.iter().any(|ended| text.contains(ended))
+}
+
+/// `Identity not found`, `no azure identity found for request`, and the like.
+fn says_no_identity(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("identity not found") || text.contains("identity found")
+}
+
+/// Whether Entra's number says that the same request may succeed soon.
+pub(in crate::source) fn heals_by_itself(number: Option<u64>) -> bool {
+    number.is_some_and(|number| HEALS.contains(&number))
 }
 
 impl Question<'_> {
@@ -102,8 +120,8 @@ impl Question<'_> {
         let not_issued = by_text && matches!(self.issuer, Issuer::AzureMl | Issuer::SignedInUser);
         let overloaded = matches!(status.as_u16(), 408 | 410 | 429 | 500..=599);
         if (overloaded && !not_issued)
-            || word == "temporarily_unavailable"
-            || refusal.number == Some(90033)
+            || HEALS_WORDS.contains(&word)
+            || heals_by_itself(refusal.number)
         {
             return verdict(
                 ErrorCode::Transient,
@@ -120,6 +138,13 @@ impl Question<'_> {
             );
         }
         if self.issuer == Issuer::Imds {
+            // A new assignment takes seconds to arrive at the service, or at what stands in for it in a pod.
+            if status == StatusCode::NOT_FOUND && says_no_identity(text) {
+                return verdict(
+                    ErrorCode::Transient,
+                    "an assignment that was just made takes a while to arrive; if this goes on, assign an identity",
+                );
+            }
             if status == StatusCode::NOT_FOUND {
                 return verdict(
                     ErrorCode::Rejected,
@@ -280,6 +305,50 @@ mod tests {
                 true,
             ),
             (UserGrant, 502, "", Transient, None, true),
+        ]);
+    }
+
+    #[test]
+    fn b4_what_heals_by_itself_is_not_a_refusal() {
+        let not_found = r#"{"error":"invalid_request","error_description":"Identity not found"}"#;
+        let server_error = r#"{"error":"server_error","error_description":"x"}"#;
+        let (asked, error) = (Some("invalid_request"), Some("server_error"));
+        check(&[
+            (Imds, 404, not_found, Transient, asked, true),
+            (
+                Imds,
+                404,
+                "no azure identity found for request clientID x",
+                Transient,
+                None,
+                true,
+            ),
+            // Nothing there says that it is a metadata service.
+            (Imds, 404, "<html>", Rejected, None, true),
+            (Imds, 400, not_found, Rejected, asked, true),
+            (AzureMl, 200, server_error, Transient, error, true),
+            (AzureMl, 400, server_error, Transient, error, true),
+            (UserGrant, 400, server_error, Transient, error, true),
+            (AppService, 400, server_error, Transient, error, true),
+            (Imds, 400, server_error, Transient, error, true),
+            (Entra, 400, server_error, Transient, error, true),
+            (
+                Entra,
+                400,
+                r#"{"error":"invalid_grant","error_codes":[50196]}"#,
+                Transient,
+                Some("AADSTS50196"),
+                true,
+            ),
+            // The user's grant is not over for it.
+            (
+                UserGrant,
+                400,
+                "AADSTS50196: loop",
+                Transient,
+                Some("AADSTS50196"),
+                true,
+            ),
         ]);
     }
 

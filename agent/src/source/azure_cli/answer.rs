@@ -3,7 +3,7 @@
 use jobcred_wire::{ErrorCode, Secret};
 use serde_json::Value;
 
-use super::super::answer::{clean, entra_number, expiry, is_end_of_grant, token};
+use super::super::answer::{clean, entra_number, expiry, heals_by_itself, is_end_of_grant, token};
 use crate::error::TokenError;
 use crate::platform::UnixTime;
 use crate::token::AccessToken;
@@ -69,6 +69,11 @@ pub(super) fn refused(code: Option<i32>, words: &str) -> TokenError {
         (
             ErrorCode::Transient,
             "the Azure CLI cannot reach the issuer; see its network and proxy",
+        )
+    } else if heals_by_itself(number) {
+        (
+            ErrorCode::Transient,
+            "Entra is in trouble, or has seen this request too often; it may recover by itself",
         )
     } else if is_end_of_grant(number, words) {
         (ErrorCode::GrantEnded, LOG_IN)
