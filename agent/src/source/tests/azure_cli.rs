@@ -239,6 +239,12 @@ async fn refusals_have_a_kind_and_a_next_step() {
             "az login",
         ),
         (
+            "ERROR: AADSTS50196: The server found a loop. Trace ID: t\nInteractive authentication is needed. Please run:\naz login",
+            ErrorCode::Transient,
+            Some("AADSTS50196"),
+            "by itself",
+        ),
+        (
             "ERROR: HTTPSConnectionPool(host='login.microsoftonline.com', port=443): Max retries exceeded with url: /x",
             ErrorCode::Transient,
             None,
