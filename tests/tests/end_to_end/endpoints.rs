@@ -517,6 +517,10 @@ fn a_sidecar_has_an_endpoint_at_its_port_and_keeps_its_secret() {
         );
         let header = value(&given, PAIR[1]);
         assert_eq!(header.len(), 64);
+        // c5: no proxy of the container that sources the file gets to see it.
+        for name in ["NO_PROXY", "no_proxy"] {
+            assert_eq!(value(&given, name), "127.0.0.1,localhost");
+        }
         assert!(round == 0 || header == before, "the secret is another one");
         before.clone_from(&header);
         let asked = SdkRequest::get(&value(&given, PAIR[0]))
