@@ -131,6 +131,14 @@ fn carry_out(
         });
         selection.outcome = Err(error);
     }
+    for missing in transport.missing_roots() {
+        selection.explanation.notices.push(Notice {
+            severity: Severity::Warning,
+            code: reason::ROOTS_NOT_FOUND.to_owned(),
+            message: format!("{missing}. It is ignored."),
+            hint: Some("Correct it or unset it.".to_owned()),
+        });
+    }
     if let Some(fault) = outside.clock.fault() {
         selection.explanation.notices.push(clock_wrong(fault));
     }

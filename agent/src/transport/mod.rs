@@ -111,6 +111,12 @@ impl Transport {
         Self { journal, ..self }
     }
 
+    /// What is named as roots and is not there, a sentence each. Requests go on with the other roots.
+    #[must_use]
+    pub fn missing_roots(&self) -> Vec<String> {
+        self.tls.missing()
+    }
+
     /// Answers so far that said "too many requests" (429).
     #[must_use]
     pub fn throttles(&self) -> u64 {

@@ -53,6 +53,28 @@ impl NamedRoots {
         }
     }
 
+    /// A sentence for each name that leads to nothing at all. Reads no file.
+    fn missing(&self) -> Vec<String> {
+        let is_lost = |path: &PathBuf| !path.exists();
+        let file = |name: &str, path: &Option<PathBuf>| {
+            let path = path.as_ref().filter(|path| is_lost(path))?;
+            Some(format!(
+                "{name} names {}, which is not there",
+                path.display()
+            ))
+        };
+        let directories = &self.cert_dirs;
+        let all_lost = !directories.is_empty() && directories.iter().all(is_lost);
+        [
+            file("ca_file", &self.ca_file),
+            file("SSL_CERT_FILE", &self.cert_file),
+            all_lost.then(|| "SSL_CERT_DIR names no directory that is there".to_owned()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
     /// Each name with what it leads to.
     fn load(&self) -> Vec<(&'static str, CertificateResult)> {
         let mut loaded = Vec::new();
@@ -91,6 +113,11 @@ impl Tls {
             named,
             config: OnceCell::new(),
         }
+    }
+
+    /// See [`NamedRoots::missing`].
+    pub(super) fn missing(&self) -> Vec<String> {
+        self.named.missing()
     }
 
     /// The configuration; a failure to load it is tried again with the next request.
@@ -229,6 +256,7 @@ mod tests {
         };
         for (named, count, warned) in [
             (NamedRoots::default(), 1, None),
+            (dirs(&["missing", "missing too"]), 1, Some("SSL_CERT_DIR")),
             (file(own.ca_file.clone()), 2, None),
             (dirs(&["full"]), 2, None),
             (dirs(&["missing", "full"]), 2, None),
@@ -252,6 +280,8 @@ mod tests {
                 assert!(warning.starts_with(warned.unwrap()), "{warning}");
             }
             assert!(load(&system, &named).is_ok());
+            let is_missing = format!("{named:?}").contains("missing") && warned.is_some();
+            assert_eq!(named.missing().len(), usize::from(is_missing), "{named:?}");
         }
     }
 

@@ -136,6 +136,20 @@ fn c2_left_over_variables_of_roots_are_a_warning_and_the_token_comes() {
             output.stderr
         );
     }
+    // Also where no TLS is needed yet.
+    for (name, value) in [
+        ("JOBCRED_CA_FILE", "/no/such/file.pem"),
+        ("SSL_CERT_FILE", "/no/such/file.pem"),
+        ("SSL_CERT_DIR", "/no/such/directory"),
+    ] {
+        let output = world.jobcred(&["explain"]).env(name, value).run();
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        assert!(
+            output.stdout.contains("not there"),
+            "{name}: {}",
+            output.stdout
+        );
+    }
     // The variable alone adds the root, too.
     let output = run(&world, &["--required"], &[("SSL_CERT_FILE", root)]);
     assert_eq!(output.stdout, "ran\n", "{}", output.stderr);
