@@ -31,7 +31,7 @@ use crate::source::{Federated, Source, SourceRequest};
 use crate::strategy::reason;
 use crate::strategy::{
     Choice, Facts, ProbeResult, Selection, StartError, Strategy, clock_wrong, federation_issuer,
-    select, wants_probe,
+    roots_not_found, select, wants_probe,
 };
 use crate::token::{AccessToken, Identity};
 use crate::transport::{Transport, TransportConfig};
@@ -132,12 +132,8 @@ fn carry_out(
         selection.outcome = Err(error);
     }
     for missing in transport.missing_roots() {
-        selection.explanation.notices.push(Notice {
-            severity: Severity::Warning,
-            code: reason::ROOTS_NOT_FOUND.to_owned(),
-            message: format!("{missing}. It is ignored."),
-            hint: Some("Correct it or unset it.".to_owned()),
-        });
+        let notice = roots_not_found(&missing);
+        selection.explanation.notices.push(notice);
     }
     if let Some(fault) = outside.clock.fault() {
         selection.explanation.notices.push(clock_wrong(fault));

@@ -11,8 +11,8 @@ mod scenarios {
     use jobcred::config::{Config, Federated, RegistryConfig};
     use jobcred::platform::{Clock, Environment, Files, UnixTime};
     use jobcred::strategy::{
-        Facts, ProbeResult, Selection, Strategy, clock_wrong, promise_broken, reason, select,
-        token_of_earlier, wants_probe,
+        Facts, ProbeResult, Selection, Strategy, clock_wrong, promise_broken, reason,
+        roots_not_found, select, token_of_earlier, wants_probe,
     };
     use jobcred_wire::{Outcome, PrincipalClaims};
     use serde::Deserialize;
@@ -368,6 +368,7 @@ mod scenarios {
         let _inside = runtime.enter();
         let fault = Clock::with_runtime(UnixTime::default()).fault().unwrap();
         reached.insert(clock_wrong(fault).code);
+        reached.insert(roots_not_found("SSL_CERT_FILE names /x, which is not there").code);
         let documented: BTreeSet<String> = [
             reason::CHOSEN,
             reason::PASSED_OVER,

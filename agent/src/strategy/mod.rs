@@ -26,7 +26,7 @@ use url::Url;
 pub use self::facts::{Facts, OWN_ENDPOINTS_VARIABLE, ProbeResult};
 pub use self::federation::{FederationError, federation_issuer, refuses_federation};
 pub use self::platform::{keep_platform, platform_environment};
-pub use self::promise::{clock_wrong, promise_broken, token_of_earlier};
+pub use self::promise::{clock_wrong, promise_broken, roots_not_found, token_of_earlier};
 pub use self::select::{select, wants_probe};
 pub use self::stand_in::{StandIn, stand_in};
 

@@ -99,6 +99,16 @@ pub fn clock_wrong(fault: ClockFault) -> Notice {
     )
 }
 
+/// What is said of roots that are named and not there. `missing` is a sentence without its full stop.
+#[must_use]
+pub fn roots_not_found(missing: &str) -> Notice {
+    warning(
+        reason::ROOTS_NOT_FOUND,
+        format!("{missing}. It is ignored."),
+        "Correct it or unset it.",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::token_of_earlier;
