@@ -20,6 +20,7 @@ use crate::front::leases::Leases;
 use crate::front::native::{NativeApi, TokenService};
 use crate::front::reply::RequestIds;
 use crate::front::serve::{ConnectionLimits, serve};
+use crate::front::turned_away::TurnedAway;
 use crate::journal::{Event, Journal};
 use crate::peer::Admission;
 use crate::platform::{Clock, Environment, Files, Processes};
@@ -206,6 +207,7 @@ impl Agent {
                 disagreed: AtomicBool::new(false),
                 transport: transport.cloned(),
                 denials: AtomicU64::new(0),
+                turned_away: TurnedAway::default(),
                 restarts: outside.restarts,
                 is_own_fault,
                 journal: outside.journal.clone(),

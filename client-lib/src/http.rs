@@ -4,7 +4,7 @@
 
 use std::mem;
 
-use jobcred_wire::{HOST, MAX_ANSWER_BYTES, MAX_HEADER_BYTES};
+use jobcred_wire::{HOST, MAX_ANSWER_BYTES, MAX_HEADER_BYTES, REQUEST_HEADER};
 use zeroize::Zeroizing;
 
 use crate::Error;
@@ -58,7 +58,12 @@ pub(crate) fn encode_request(method: Method, path_and_query: &str) -> Result<Vec
         Method::Get => "GET",
         Method::Delete => "DELETE",
     };
-    Ok(format!("{method} {path_and_query} HTTP/1.1\r\nHost: {HOST}\r\n\r\n").into_bytes())
+    Ok(
+        format!(
+            "{method} {path_and_query} HTTP/1.1\r\nHost: {HOST}\r\n{REQUEST_HEADER}: 1\r\n\r\n"
+        )
+        .into_bytes(),
+    )
 }
 
 impl AnswerReader {
@@ -221,11 +226,11 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_one_line_and_a_host() {
+    fn a_request_is_one_line_a_host_and_the_agents_header() {
         let bytes = encode_request(Method::Delete, "/v1/registry?server=x").unwrap();
         assert_eq!(
             bytes,
-            b"DELETE /v1/registry?server=x HTTP/1.1\r\nHost: jobcred\r\n\r\n"
+            b"DELETE /v1/registry?server=x HTTP/1.1\r\nHost: jobcred\r\njobcred: 1\r\n\r\n"
         );
         for path in ["", "x", "/a b", "/a\r\nX: y", "/\u{e9}", "http://x/", "/\0"] {
             assert!(encode_request(Method::Get, path).is_err(), "{path:?}");

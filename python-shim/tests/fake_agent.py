@@ -128,7 +128,8 @@ class FakeAgent:
                         self.requests.append(request)
                     self.arrived.release()
                     self.gate.wait(60)
-                    data = self.answer(request)
+                    is_let_in = "jobcred" in headers
+                    data = self.answer(request) if is_let_in else error(403, "invalid_request")
                     if data is None:
                         return
                     connection.sendall(data)

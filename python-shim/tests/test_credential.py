@@ -50,6 +50,7 @@ def test_what_is_sent(twin: SyncTwin, agent: FakeAgent) -> None:
         "tenant_id": "t",
     }
     assert request.headers["host"] == "jobcred"
+    assert request.headers["jobcred"] == "1"
 
 
 def test_both_methods_and_all_credentials_share_one_memory(twin: SyncTwin, agent: FakeAgent) -> None:

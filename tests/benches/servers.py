@@ -126,7 +126,7 @@ class Connection:
 
     def get(self, target: str) -> bytes:
         """The body of a 200."""
-        self._socket.sendall(f"GET {target} HTTP/1.1\r\nHost: jobcred\r\n\r\n".encode())
+        self._socket.sendall(f"GET {target} HTTP/1.1\r\nHost: jobcred\r\njobcred: 1\r\n\r\n".encode())
         response = http.client.HTTPResponse(self._socket)
         response.begin()
         body = response.read()

@@ -26,8 +26,8 @@ use crate::support::{agent, app_service, exchange};
 
 const REQUESTS: usize = 10_000;
 const CONNECTIONS: usize = 256;
-const REQUEST: &[u8] =
-    b"GET /v1/token?resource=https%3A%2F%2Fstorage.azure.com%2F HTTP/1.1\r\nhost: jobcred\r\n\r\n";
+const REQUEST: &[u8] = b"GET /v1/token?resource=https%3A%2F%2Fstorage.azure.com%2F HTTP/1.1\r\n\
+    host: jobcred\r\njobcred: 1\r\n\r\n";
 
 fn main() {
     require_isolation();

@@ -12,7 +12,7 @@ use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use jobcred_wire::LEASE_PATH;
+use jobcred_wire::{HOST, LEASE_PATH, REQUEST_HEADER};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 
@@ -357,7 +357,8 @@ fn is_listener_stopped(stream: &UnixStream) -> bool {
 /// # Errors
 /// When the other end is closed.
 pub fn ask_for_lease(mut stream: &UnixStream, query: &str) -> io::Result<()> {
-    let request = format!("GET {LEASE_PATH}{query} HTTP/1.1\r\nhost: jobcred\r\n\r\n");
+    let request =
+        format!("GET {LEASE_PATH}{query} HTTP/1.1\r\nhost: {HOST}\r\n{REQUEST_HEADER}: 1\r\n\r\n");
     stream.write_all(request.as_bytes())
 }
 

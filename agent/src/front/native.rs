@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use jobcred_wire::{
@@ -13,11 +14,13 @@ use jobcred_wire::{
 
 use super::callers::Callers;
 use super::dialect::Endpoints;
+use super::guard;
 use super::leases::Leases;
 use super::metrics;
 use super::readiness;
 use super::reply::{self, Reply, RequestId, RequestIds};
 use super::serve::Handle;
+use super::turned_away::TurnedAway;
 use crate::broker::{Broker, CachedToken, Want};
 use crate::config::{Config, Dialect};
 use crate::error::TokenError;
@@ -59,6 +62,8 @@ pub struct NativeApi {
     pub transport: Option<Arc<Transport>>,
     /// Requests that were denied.
     pub denials: AtomicU64,
+    /// Requests on the socket that were turned away before they were read.
+    pub turned_away: TurnedAway,
     /// How often this job's agent was started again before.
     pub restarts: u32,
     /// Whether there are no tokens for a fault of jobcred's own. `/readyz` then says `internal`: nobody refused anything, and COMMAND
@@ -87,17 +92,10 @@ impl Handle for NativeApi {
     async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Reply {
         let id = self.ids.next();
         let (parts, _body) = request.into_parts();
-        if !self.admission.admits(&peer) {
-            tracing::warn!(request.id = %id, %peer, "a caller that may not ask is turned away");
-            let error = TokenError::new(
-                ErrorCode::Denied,
-                format!("uid {} may not ask this agent", peer.uid),
-            )
-            .with_hint(
-                "Share the socket: `socket_group`, and `allow_uids` where there are several users.",
-            );
+        if let Err(error) = self.let_in(&peer, &parts) {
+            self.turned_away.note(id, &peer, &error);
             self.count_denial(Some(peer.uid), peer.pid, &error);
-            return reply::refuse(id, &error);
+            return reply::refuse_with(StatusCode::FORBIDDEN, id, &error);
         }
         let path = parts.uri.path();
         let query = parts.uri.query().unwrap_or_default();
@@ -157,6 +155,21 @@ impl Handle for NativeApi {
 }
 
 impl NativeApi {
+    /// Whether a request may ask at all.
+    fn let_in(&self, peer: &Peer, parts: &Parts) -> Result<(), TokenError> {
+        guard::require_header(&parts.headers)?;
+        if self.admission.admits(peer) {
+            return Ok(());
+        }
+        Err(TokenError::new(
+            ErrorCode::Denied,
+            format!("uid {} may not ask this agent", peer.uid),
+        )
+        .with_hint(
+            "Share the socket: `socket_group`, and `allow_uids` where there are several users.",
+        ))
+    }
+
     async fn token(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {
         let request = TokenRequest::from_query(query).map_err(|error| invalid(&error))?;
         let held = self.service()?.token(&request).await?;

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use jobcred_wire::{HOST, MAX_ANSWER_BYTES};
+use jobcred_wire::{HOST, MAX_ANSWER_BYTES, REQUEST_HEADER};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
@@ -48,7 +48,9 @@ impl Question {
         }
         let mut stream = UnixStream::from(descriptor);
         // Far less than an empty socket takes at once. At one go: who reads a part may answer that, and hang up.
-        let request = format!("{what} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "{what} HTTP/1.1\r\nHost: {HOST}\r\n{REQUEST_HEADER}: 1\r\nConnection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes())?;
         Ok(Self {
             stream,

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use jobcred_wire::{ENDPOINT_PATH, HOST, PREFIX_HEADER, SECRET_HEADER};
+use jobcred_wire::{ENDPOINT_PATH, HOST, PREFIX_HEADER, REQUEST_HEADER, SECRET_HEADER};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -69,7 +69,7 @@ impl Endpoint {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let mut request = format!(
-            "POST {ENDPOINT_PATH} HTTP/1.1\r\nhost: {HOST}\r\n{SECRET_HEADER}: {}\r\n",
+            "POST {ENDPOINT_PATH} HTTP/1.1\r\nhost: {HOST}\r\n{REQUEST_HEADER}: 1\r\n{SECRET_HEADER}: {}\r\n",
             self.keys.secret.expose()
         );
         if let Some(prefix) = &self.keys.prefix {

@@ -440,7 +440,7 @@ fn join(place: &Place) -> serde_json::Value {
 fn lease(place: &Place, query: &str) -> std::os::unix::net::UnixStream {
     use std::io::{Read as _, Write as _};
     let mut stream = std::os::unix::net::UnixStream::connect(place.socket()).unwrap();
-    let request = format!("GET /v1/lease{query} HTTP/1.1\r\nhost: jobcred\r\n\r\n");
+    let request = format!("GET /v1/lease{query} HTTP/1.1\r\nhost: jobcred\r\njobcred: 1\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut first = [0; 1024];
     let length = stream.read(&mut first).unwrap();

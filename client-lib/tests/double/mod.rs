@@ -151,10 +151,13 @@ fn read_request(stream: &mut UnixStream) -> Option<String> {
     let text = String::from_utf8(bytes).unwrap();
     let mut lines = text.trim_end().split("\r\n");
     let line = lines.next().unwrap().strip_suffix(" HTTP/1.1").unwrap();
-    assert!(
-        lines.any(|line| line.to_ascii_lowercase().starts_with("host:")),
-        "HTTP/1.1 wants a Host header: {text}"
-    );
+    let headers: Vec<String> = lines.map(str::to_ascii_lowercase).collect();
+    for header in ["host: jobcred", "jobcred: 1"] {
+        assert!(
+            headers.iter().any(|line| line == header),
+            "{header}: {text}"
+        );
+    }
     Some(line.to_owned())
 }
 

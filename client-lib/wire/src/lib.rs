@@ -49,6 +49,8 @@ pub const READY_PATH: &str = "/readyz";
 /// Path of the Prometheus text.
 pub const METRICS_PATH: &str = "/metrics";
 
+/// The header that every request on the socket carries, with any value. A program that only follows a URL cannot set it.
+pub const REQUEST_HEADER: &str = "jobcred";
 /// Headers of what a caller of an offered endpoint has to show.
 pub const SECRET_HEADER: &str = "jobcred-secret";
 /// See [`SECRET_HEADER`]: the first segment of the paths of dialects that send no secret.

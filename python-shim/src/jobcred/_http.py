@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 MAX_HEAD_BYTES: Final = 64 * 1024
 
+# Every request carries it, with any value. The agent refuses a request without it: a URL alone cannot bring it along.
+REQUEST_HEADER: Final = "jobcred"
+
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -68,7 +71,8 @@ def request_bytes(method: str, path: str, query: list[tuple[str, str]]) -> bytes
     """A whole request without a body."""
     text = "&".join(f"{name}={quote(value)}" for name, value in query)
     target = f"{path}?{text}" if text else path
-    return f"{method} {target} HTTP/1.1\r\nHost: jobcred\r\nAccept: application/json\r\n\r\n".encode("ascii")
+    headers = f"Host: jobcred\r\n{REQUEST_HEADER}: 1\r\nAccept: application/json\r\n"
+    return f"{method} {target} HTTP/1.1\r\n{headers}\r\n".encode("ascii")
 
 
 def quote(text: str) -> str:

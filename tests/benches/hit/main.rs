@@ -30,8 +30,8 @@ const REQUESTS: u32 = 2_000;
 /// Of those with a connection each: all rounds together leave fewer closed ones behind than there are ports.
 const NEW_CONNECTIONS: u32 = 500;
 const WARM_UP: u32 = 100;
-const REQUEST: &[u8] =
-    b"GET /v1/token?resource=https%3A%2F%2Fstorage.azure.com%2F HTTP/1.1\r\nhost: jobcred\r\n\r\n";
+const REQUEST: &[u8] = b"GET /v1/token?resource=https%3A%2F%2Fstorage.azure.com%2F HTTP/1.1\r\n\
+    host: jobcred\r\njobcred: 1\r\n\r\n";
 
 fn main() {
     if let Ok(place) = std::env::var("JOBCRED_BENCH_BARE") {

@@ -32,7 +32,7 @@ pub fn agent(socket: &Path, arguments: &[&str], variables: Vec<(String, String)>
         .spawn()
         .unwrap();
     let agent = Server(agent);
-    let health = b"GET /healthz HTTP/1.1\r\nhost: jobcred\r\n\r\n";
+    let health = b"GET /healthz HTTP/1.1\r\nhost: jobcred\r\njobcred: 1\r\n\r\n";
     exchange(&mut connect(socket), health, &mut Vec::new());
     agent
 }

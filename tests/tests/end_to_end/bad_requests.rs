@@ -88,7 +88,8 @@ fn a_nonsense_request_is_told_what_is_wrong_with_it() {
         if method == "HEAD" {
             // Its answer has no body, but says how long one would be: not for a kept connection of this test's.
             let mut head = world.connect();
-            head.send(format!("HEAD {target} HTTP/1.1\r\nconnection: close\r\n\r\n").as_bytes())
+            let headers = "host: jobcred\r\njobcred: 1\r\nconnection: close\r\n";
+            head.send(format!("HEAD {target} HTTP/1.1\r\n{headers}\r\n").as_bytes())
                 .unwrap();
             let bytes = head.rest().unwrap();
             assert!(bytes.starts_with(b"HTTP/1.1 405 "), "{shown}");
@@ -130,7 +131,7 @@ fn a_nonsense_request_is_told_what_is_wrong_with_it() {
 type Garbage = (&'static str, Vec<u8>, &'static [u16]);
 
 fn garbage() -> Vec<Garbage> {
-    let good = "GET /healthz HTTP/1.1\r\nhost: x\r\n";
+    let good = "GET /healthz HTTP/1.1\r\nhost: jobcred\r\njobcred: 1\r\n";
     let headers = |count: usize| -> Vec<u8> {
         let lines = header_lines(count);
         format!("{good}{lines}\r\n").into_bytes()
@@ -180,7 +181,11 @@ fn garbage() -> Vec<Garbage> {
         ),
         (
             "a target of 64 KiB",
-            format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "y".repeat(64 * 1024)).into_bytes(),
+            format!(
+                "GET /{} HTTP/1.1\r\nhost: jobcred\r\njobcred: 1\r\n\r\n",
+                "y".repeat(64 * 1024)
+            )
+            .into_bytes(),
             &[414, 431],
         ),
         (
@@ -254,10 +259,13 @@ fn garbage_is_closed_and_the_agent_unharmed() {
 fn one_hundred_headers_are_no_garbage() {
     let (_aml, world) = cluster();
     let _agent = world.agent();
-    let lines = header_lines(99);
+    let lines = header_lines(98);
     let mut connection = world.connect();
     connection
-        .send(format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{lines}\r\n").as_bytes())
+        .send(
+            format!("GET /healthz HTTP/1.1\r\nhost: jobcred\r\njobcred: 1\r\n{lines}\r\n")
+                .as_bytes(),
+        )
         .unwrap();
     assert_eq!(connection.answer().unwrap().status, 200);
 }
@@ -267,7 +275,7 @@ fn requests_sent_at_once_are_answered_in_order() {
     let (_aml, world) = cluster();
     let _agent = world.agent();
     let mut connection = world.connect();
-    let one = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let one = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: jobcred\r\njobcred: 1\r\n\r\n");
     let all = ["/healthz", "/nowhere", "/readyz"].map(one).concat();
     connection.send(all.as_bytes()).unwrap();
     let statuses: Vec<u16> = (0..3)
@@ -289,7 +297,7 @@ fn idle_and_slow_connections_keep_nobody_from_being_served() {
         .map(|number| match number % 3 {
             0 => open(b""),
             1 => open(b"GET /v1/token?resource=a HTTP/1.1\r\nx-slow: "),
-            _ => open(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"),
+            _ => open(b"GET /healthz HTTP/1.1\r\nhost: jobcred\r\njobcred: 1\r\n\r\n"),
         })
         .collect::<io::Result<_>>()
         .unwrap();

@@ -552,7 +552,8 @@ fn an_offer_without_a_listener_is_refused_and_harms_nobody() {
     let agent = node.world.agent();
     for (headers, part) in [("", "no secret"), ("jobcred-secret: x\r\n", "no listener")] {
         let mut connection = node.world.connect();
-        let request = format!("POST /v1/endpoint HTTP/1.1\r\nhost: jobcred\r\n{headers}\r\n");
+        let request =
+            format!("POST /v1/endpoint HTTP/1.1\r\nhost: jobcred\r\njobcred: 1\r\n{headers}\r\n");
         connection.send(request.as_bytes()).unwrap();
         let answer = connection.answer().unwrap();
         assert_eq!(answer.status, 400, "{}", answer.body);

@@ -362,7 +362,7 @@ fn a_command_starts_where_runs_disagree_about_whose_tokens_they_get() {
     let first = sharer(&world);
     let mut lease = UnixStream::connect(world.socket()).unwrap();
     lease
-        .write_all(b"GET /v1/lease?known=0123456789abcdef HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .write_all(b"GET /v1/lease?known=0123456789abcdef HTTP/1.1\r\nHost: localhost\r\njobcred: 1\r\n\r\n")
         .unwrap();
     lease.read_exact(&mut [0]).unwrap();
     starts_without_tokens(&world, "different decisions");

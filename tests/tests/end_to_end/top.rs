@@ -106,7 +106,7 @@ fn a_caller_that_lives_is_shown_with_its_rank() {
     // Any program that asks and then waits: here a Python of a few lines.
     let script = "import os, socket, time\n\
         s = socket.socket(socket.AF_UNIX); s.connect(os.environ['JOBCRED_SOCKET'])\n\
-        s.sendall(b'GET /v1/token?resource=https://storage.azure.com HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n')\n\
+        s.sendall(b'GET /v1/token?resource=https://storage.azure.com HTTP/1.1\\r\\nHost: localhost\\r\\njobcred: 1\\r\\n\\r\\n')\n\
         s.recv(100); print('asked', flush=True); time.sleep(600)\n";
     let rank = world
         .call(Path::new("python3"), &["-c", script])

@@ -38,7 +38,7 @@ fn sixty_four_callers_are_one_request_upstream() {
                     let name = if spelling == "/.default" { "scope" } else { "resource" };
                     let mut connection = world.connect();
                     let request = format!(
-                        "GET /v1/token?{name}=https://storage.azure.com{spelling} HTTP/1.1\r\nhost: x\r\n\r\n"
+                        "GET /v1/token?{name}=https://storage.azure.com{spelling} HTTP/1.1\r\nhost: jobcred\r\njobcred: 1\r\n\r\n"
                     );
                     connection.send(request.as_bytes()).unwrap();
                     all.wait();
@@ -65,7 +65,8 @@ fn a_caller_that_goes_away_takes_nothing_from_the_others() {
     let (aml, world) = cluster();
     let agent = world.agent();
     aml.script().push(Behavior::hold("gone"));
-    let request = format!("GET /v1/token?resource={STORAGE} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let request =
+        format!("GET /v1/token?resource={STORAGE} HTTP/1.1\r\nhost: jobcred\r\njobcred: 1\r\n\r\n");
     let mut first = world.connect();
     first.send(request.as_bytes()).unwrap();
     assert!(aml.msi().recorder().wait_for(1, HUNG));

@@ -80,7 +80,8 @@ impl Connection {
 
     /// One request and its answer. An answer that is no token is searched for secrets.
     pub fn ask(&mut self, method: &str, target: &str) -> io::Result<Answer> {
-        self.send(format!("{method} {target} HTTP/1.1\r\nhost: jobcred\r\n\r\n").as_bytes())?;
+        let head = format!("{method} {target} HTTP/1.1\r\nhost: jobcred\r\njobcred: 1\r\n\r\n");
+        self.send(head.as_bytes())?;
         let answer = self.answer()?;
         let declared = ["/v1/token", "/v1/registry"]
             .iter()

@@ -19,7 +19,6 @@ mod reply;
 mod routes;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode};
@@ -34,6 +33,7 @@ pub use self::offers::{Endpoints, Kept};
 use self::query::Query;
 use super::native::NativeApi;
 use super::reply::{Reply, RequestId};
+use super::turned_away::TurnedAway;
 use crate::config::Dialect;
 use crate::error::TokenError;
 
@@ -69,16 +69,13 @@ impl Dialect {
     }
 }
 
-/// Requests turned away at one endpoint that are warned of; more are logged as information.
-const WARNINGS: u64 = 20;
-
 /// One endpoint: what is answered to the connections of one listener.
 #[derive(Debug)]
 pub struct IdentityEndpoint {
     api: Arc<NativeApi>,
     keys: Keys,
     port: u16,
-    turned_away: AtomicU64,
+    turned_away: TurnedAway,
 }
 
 /// A request that is refused before its query is looked at.
@@ -93,7 +90,7 @@ impl IdentityEndpoint {
             api,
             keys,
             port,
-            turned_away: AtomicU64::new(0),
+            turned_away: TurnedAway::default(),
         }
     }
 
@@ -110,12 +107,7 @@ impl IdentityEndpoint {
         // Where there is no such path, the shape that most clients understand.
         let shape = dialect.unwrap_or(Dialect::AppService);
         if let Err(Refused { status, error }) = self.admit(caller, dialect, &parts) {
-            // Whoever knocks without end must not fill the job's log.
-            if self.turned_away.fetch_add(1, Ordering::Relaxed) < WARNINGS {
-                tracing::warn!(request.id = %id, %caller, dialect = shape.name(), error = %error, "a request that may not ask is turned away");
-            } else {
-                tracing::info!(request.id = %id, %caller, dialect = shape.name(), error = %error, "a request that may not ask is turned away");
-            }
+            self.turned_away.note(id, &caller, &error);
             self.api.count_denial(caller.uid, None, &error);
             return match status {
                 Some(status) => reply::refuse_with(status, shape, id, &error),
