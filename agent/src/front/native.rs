@@ -157,7 +157,7 @@ impl Handle for NativeApi {
 impl NativeApi {
     /// Whether a request may ask at all.
     fn let_in(&self, peer: &Peer, parts: &Parts) -> Result<(), TokenError> {
-        guard::require_header(&parts.headers)?;
+        guard::check_socket(parts)?;
         if self.admission.admits(peer) {
             return Ok(());
         }

@@ -59,7 +59,7 @@ pub const PREFIX_HEADER: &str = "jobcred-prefix";
 pub const SOCKET_VARIABLE: &str = "JOBCRED_SOCKET";
 /// Variable that names one more uid (besides its own and root) whose agent a client accepts.
 pub const AGENT_UID_VARIABLE: &str = "JOBCRED_AGENT_UID";
-/// The `Host` header clients send; the agent accepts any, since a Unix socket has no names to rebind.
+/// The `Host` header clients send. The agent accepts `localhost` as well, which curl and others send, and no other.
 pub const HOST: &str = "jobcred";
 /// The user name that tells Azure Container Registry that the password is a registry token.
 ///

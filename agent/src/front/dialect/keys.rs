@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use jobcred_wire::Secret;
+use subtle::ConstantTimeEq as _;
 
 use super::{app_service, azure_ml, imds, on_behalf_of};
 use crate::config::Dialect;
@@ -86,6 +87,12 @@ impl Keys {
     }
 }
 
+/// Whether `given` is the secret, told in a time that does not tell how much of it is right.
+#[must_use]
+pub(super) fn is_secret(given: &[u8], secret: &Secret) -> bool {
+    !secret.is_empty() && bool::from(given.ct_eq(secret.expose().as_bytes()))
+}
+
 fn random() -> Option<Secret> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).ok()?;
@@ -99,8 +106,25 @@ fn random() -> Option<Secret> {
 
 #[cfg(test)]
 mod tests {
-    use super::Keys;
+    use jobcred_wire::Secret;
+
+    use super::{Keys, is_secret};
     use crate::config::Dialect;
+
+    #[test]
+    fn secrets_are_compared_whole() {
+        let secret = Secret::from("0123456789abcdef");
+        assert!(is_secret(b"0123456789abcdef", &secret));
+        for given in [
+            "",
+            "0123456789abcde",
+            "0123456789abcdefg",
+            "1123456789abcdef",
+        ] {
+            assert!(!is_secret(given.as_bytes(), &secret), "{given}");
+        }
+        assert!(!is_secret(b"", &Secret::default()));
+    }
 
     #[test]
     fn every_dialect_has_its_variables_and_only_asked_for_ones_a_prefix() {

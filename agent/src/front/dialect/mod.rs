@@ -8,7 +8,6 @@ mod azure_ml;
 mod caller;
 #[cfg(fuzzing)]
 pub mod fuzz;
-mod guard;
 mod imds;
 mod keys;
 mod listen;
@@ -31,6 +30,7 @@ pub use self::listen::MAX_CONNECTIONS;
 pub use self::offers::{Endpoints, Kept};
 
 use self::query::Query;
+use super::guard;
 use super::native::NativeApi;
 use super::reply::{Reply, RequestId};
 use super::turned_away::TurnedAway;
@@ -187,7 +187,7 @@ impl From<TokenError> for Refused {
 
 /// Whether a request shows what one to this endpoint has to show, whoever sends it.
 fn knock(dialect: Option<Dialect>, parts: &Parts, keys: &Keys, port: u16) -> Result<(), Refused> {
-    guard::check(parts, port)?;
+    guard::check_endpoint(parts, port)?;
     let Some(dialect) = dialect else {
         return Err(invalid("there is no such path").into());
     };
@@ -199,7 +199,7 @@ fn knock(dialect: Option<Dialect>, parts: &Parts, keys: &Keys, port: u16) -> Res
     }
     if let Some(header) = dialect.secret_header() {
         let given = parts.headers.get(&header);
-        if !given.is_some_and(|given| guard::is_secret(given.as_bytes(), &keys.secret)) {
+        if !given.is_some_and(|given| keys::is_secret(given.as_bytes(), &keys.secret)) {
             let what = if given.is_some() { "wrong" } else { "missing" };
             return Err(Refused {
                 status: Some(StatusCode::UNAUTHORIZED),
@@ -223,7 +223,7 @@ fn route(path: &str, prefix: Option<&Secret>) -> Option<Dialect> {
         return Some(Dialect::AzureMl);
     }
     let (first, _) = path.strip_prefix('/')?.split_once('/')?;
-    if !guard::is_secret(first.as_bytes(), prefix?) {
+    if !keys::is_secret(first.as_bytes(), prefix?) {
         return None;
     }
     let rest = path.get(first.len() + 1..)?;

@@ -172,16 +172,18 @@ impl Table {
         for (name, value) in [
             ("x-forwarded-for", "10.0.0.1"),
             ("x-forwarded-host", "127.0.0.1"),
+            ("x-forwarded-proto", "http"),
             ("forwarded", "for=10.0.0.1"),
             ("via", "1.1 proxy"),
             ("origin", "http://localhost"),
             ("origin", "null"),
-            ("sec-fetch-mode", "no-cors"),
             ("sec-fetch-site", "same-origin"),
             ("Sec-Fetch-Dest", ""),
         ] {
             self.header(name, value, Refused(403));
         }
+        // Node's `fetch` sends it, and no other header of browsers.
+        self.header("sec-fetch-mode", "cors", Served);
         self.header("user-agent", "curl/8", Served);
         self.header("connection", "keep-alive", Served);
         self.header("x-many", &"y".repeat(3000), Served);
