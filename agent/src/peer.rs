@@ -18,7 +18,7 @@ pub struct Peer {
     pub pid: Option<u32>,
 }
 
-/// Which uids a socket answers.
+/// Which uids one way in answers: the socket, or an identity endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
     /// The agent's own uid; root is admitted too.
@@ -28,10 +28,10 @@ pub struct Admission {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Sharing {
-    /// Nobody else.
+    /// No other uid.
     Private,
-    /// Whoever the socket file's group and mode let through.
-    Group,
+    /// Every uid that gets so far: the socket file's group and mode let it through, or it has the endpoint's secret.
+    Reachable,
     /// Of those, only these.
     Uids(Vec<u32>),
 }
@@ -52,7 +52,7 @@ impl Admission {
         Self {
             own_uid,
             sharing: if uids.is_empty() {
-                Sharing::Group
+                Sharing::Reachable
             } else {
                 Sharing::Uids(uids)
             },
@@ -65,18 +65,20 @@ impl Admission {
         self.own_uid
     }
 
-    /// Whether somebody of `uid` is answered who has shown what only the job's own processes were told.
+    /// Which uids the endpoint of a `run` answers, if the socket answers these.
     ///
-    /// Root's job hands that on to whomever it becomes (`gosu`, `su`, `setpriv` in a container's entry point), and they could ask
-    /// the platform's own endpoint as well.
+    /// Root's job hands its secret on to whomever it becomes (`gosu`, `su`, `setpriv` in a container's entry point), and they could
+    /// ask the platform's own endpoint as well. A list of uids is the last word here too.
     #[must_use]
-    pub fn admits_holder(&self, uid: u32) -> bool {
-        let peer = Peer {
-            uid,
-            gid: OVERFLOW_UID,
-            pid: None,
+    pub fn of_run_endpoint(&self) -> Self {
+        let sharing = match &self.sharing {
+            Sharing::Private if self.own_uid == 0 => Sharing::Reachable,
+            sharing => sharing.clone(),
         };
-        self.admits(&peer) || (self.own_uid == 0 && uid != OVERFLOW_UID)
+        Self {
+            own_uid: self.own_uid,
+            sharing,
+        }
     }
 
     /// Whether `peer` is of the agent's own uid.
@@ -85,17 +87,17 @@ impl Admission {
         peer.uid == self.own_uid
     }
 
-    /// Whether `peer` is answered.
+    /// Whether a caller of `uid` is answered.
     #[must_use]
-    pub fn admits(&self, peer: &Peer) -> bool {
-        if peer.uid == self.own_uid || peer.uid == 0 {
+    pub fn admits(&self, uid: u32) -> bool {
+        if uid == self.own_uid || uid == 0 {
             return true;
         }
         match &self.sharing {
-            _ if peer.uid == OVERFLOW_UID => false,
+            _ if uid == OVERFLOW_UID => false,
             Sharing::Private => false,
-            Sharing::Group => true,
-            Sharing::Uids(uids) => uids.contains(&peer.uid),
+            Sharing::Reachable => true,
+            Sharing::Uids(uids) => uids.contains(&uid),
         }
     }
 }
@@ -111,15 +113,7 @@ impl fmt::Display for Peer {
 
 #[cfg(test)]
 mod tests {
-    use super::{Admission, OVERFLOW_UID, Peer};
-
-    fn peer(uid: u32) -> Peer {
-        Peer {
-            uid,
-            gid: uid,
-            pid: Some(1),
-        }
-    }
+    use super::{Admission, OVERFLOW_UID};
 
     #[test]
     fn who_is_admitted() {
@@ -135,24 +129,30 @@ mod tests {
             ),
         ];
         for (admission, expected) in table {
-            let seen = [1000, 0, 2000, 3000, OVERFLOW_UID].map(|uid| admission.admits(&peer(uid)));
+            let seen = [1000, 0, 2000, 3000, OVERFLOW_UID].map(|uid| admission.admits(uid));
             assert_eq!(seen, expected, "{admission:?}");
         }
     }
 
     #[test]
-    fn whoever_was_told_the_secret_is_admitted_by_roots_agent_alone() {
+    fn s2_the_endpoint_of_roots_run_answers_every_uid_unless_there_is_a_list() {
         let seen = |admission: Admission| {
-            [1000, 0, 2000, OVERFLOW_UID].map(|uid| admission.admits_holder(uid))
+            let admission = admission.of_run_endpoint();
+            [1000, 0, 2000, OVERFLOW_UID].map(|uid| admission.admits(uid))
         };
         assert_eq!(seen(Admission::private(1000)), [true, true, false, false]);
         assert_eq!(seen(Admission::private(0)), [true, true, true, false]);
-        let shared = Admission::shared(1000, vec![2000]);
-        assert_eq!(seen(shared), [true, true, true, false]);
+        let listed = |own| Admission::shared(own, vec![2000]);
+        assert_eq!(seen(listed(1000)), [true, true, true, false]);
+        assert_eq!(seen(listed(0)), [false, true, true, false]);
+        assert_eq!(
+            seen(Admission::shared(0, vec![])),
+            [true, true, true, false]
+        );
     }
 
     #[test]
     fn nobody_is_admitted_when_the_agent_itself_runs_as_nobody() {
-        assert!(Admission::private(OVERFLOW_UID).admits(&peer(OVERFLOW_UID)));
+        assert!(Admission::private(OVERFLOW_UID).admits(OVERFLOW_UID));
     }
 }

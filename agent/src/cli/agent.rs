@@ -235,7 +235,7 @@ async fn serve(
     let _endpoint = if supervised {
         None
     } else {
-        fixed_endpoint::open(setup, &api.endpoints, file.as_ref().map(SocketFile::path))
+        fixed_endpoint::open(setup, api, file.as_ref().map(SocketFile::path))
     };
     let pin = api.service.as_ref().ok().map(|service| &*service.pin);
     beginning.keep_principal(pin, &api.status(), &leases);

@@ -9,14 +9,14 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
 
 use nix::unistd::geteuid;
 
 use super::env::quote;
 use super::setup::Setup;
 use crate::config::{Config, Dialect};
-use crate::front::dialect::{Endpoints, Kept, Keys};
+use crate::front::dialect::{Kept, Keys};
+use crate::front::native::NativeApi;
 use crate::strategy::OWN_ENDPOINTS_VARIABLE;
 use crate::supervisor::say;
 
@@ -51,11 +51,7 @@ unset -f jobcred_exempt
 
 /// Opens the endpoint, where one is configured. `socket` is where the agent listens. Whatever fails is said, and the socket is
 /// served all the same.
-pub(super) fn open(
-    setup: &Setup,
-    endpoints: &Arc<Endpoints>,
-    socket: Option<&Path>,
-) -> Option<Kept> {
+pub(super) fn open(setup: &Setup, api: &NativeApi, socket: Option<&Path>) -> Option<Kept> {
     let config = &setup.config;
     let port = config.endpoint_port?;
     let attempt = || {
@@ -66,7 +62,7 @@ pub(super) fn open(
         let address = listener.local_addr()?;
         let file = directory.join(FILE);
         let keys = keys(config, address, &file)?;
-        endpoints.open(listener, keys)
+        api.endpoints.open(listener, api.admission.clone(), keys)
     };
     match attempt() {
         Ok(kept) => {

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use jobcred_wire::{ErrorCode, REQUEST_HEADER};
 
 use crate::error::TokenError;
+use crate::peer::Admission;
 
 /// Names that clients of the socket give as `Host`: our own clients the first, curl and others the second.
 const SOCKET_HOSTS: [&str; 2] = [jobcred_wire::HOST, "localhost"];
@@ -58,6 +59,21 @@ pub(super) fn check_endpoint(parts: &Parts, port: u16) -> Result<(), TokenError>
             .with_hint("Add 127.0.0.1 and localhost to NO_PROXY."),
         Wrong::Host | Wrong::Header(_) => wrong.denied(),
     })
+}
+
+/// Lets in a caller of `uid` if the way it came admits it.
+///
+/// # Errors
+/// `denied`, with how to share the agent.
+pub(super) fn check_uid(admission: &Admission, uid: u32) -> Result<(), TokenError> {
+    if admission.admits(uid) {
+        return Ok(());
+    }
+    Err(TokenError::new(
+        ErrorCode::Denied,
+        format!("uid {uid} may not ask this agent"),
+    )
+    .with_hint("Share the socket: `socket_group`, and `allow_uids` where there are several users."))
 }
 
 /// What shows that a request came another way.

@@ -37,7 +37,7 @@ use crate::transport::Transport;
 pub struct NativeApi {
     /// The part that serves tokens; the start-up error when there is none.
     pub service: Result<TokenService, TokenError>,
-    /// Who is answered at all.
+    /// Which uids the socket answers.
     pub admission: Admission,
     /// The selection with its evidence.
     pub explanation: Explanation,
@@ -158,16 +158,7 @@ impl NativeApi {
     /// Whether a request may ask at all.
     fn let_in(&self, peer: &Peer, parts: &Parts) -> Result<(), TokenError> {
         guard::check_socket(parts)?;
-        if self.admission.admits(peer) {
-            return Ok(());
-        }
-        Err(TokenError::new(
-            ErrorCode::Denied,
-            format!("uid {} may not ask this agent", peer.uid),
-        )
-        .with_hint(
-            "Share the socket: `socket_group`, and `allow_uids` where there are several users.",
-        ))
+        guard::check_uid(&self.admission, peer.uid)
     }
 
     async fn token(&self, id: RequestId, query: &str) -> Result<Reply, TokenError> {

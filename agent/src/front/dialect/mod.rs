@@ -36,6 +36,7 @@ use super::reply::{Reply, RequestId};
 use super::turned_away::TurnedAway;
 use crate::config::Dialect;
 use crate::error::TokenError;
+use crate::peer::Admission;
 
 impl Dialect {
     /// Whether its clients send a secret. For the others the path has to be one.
@@ -73,6 +74,7 @@ impl Dialect {
 #[derive(Debug)]
 pub struct IdentityEndpoint {
     api: Arc<NativeApi>,
+    admission: Admission,
     keys: Keys,
     port: u16,
     turned_away: TurnedAway,
@@ -85,9 +87,10 @@ struct Refused {
 }
 
 impl IdentityEndpoint {
-    fn new(api: Arc<NativeApi>, keys: Keys, port: u16) -> Self {
+    fn new(api: Arc<NativeApi>, admission: Admission, keys: Keys, port: u16) -> Self {
         Self {
             api,
+            admission,
             keys,
             port,
             turned_away: TurnedAway::default(),
@@ -96,7 +99,7 @@ impl IdentityEndpoint {
 
     /// Whether the caller is of the agent's own user.
     fn is_own(&self, caller: Caller) -> bool {
-        caller.uid == Some(self.api.admission.own_uid())
+        caller.uid == Some(self.admission.own_uid())
     }
 
     /// The answer to one request. Never fails: an error is an answer too.
@@ -138,12 +141,7 @@ impl IdentityEndpoint {
     ) -> Result<(), Refused> {
         knock(dialect, parts, &self.keys, self.port)?;
         match caller.uid {
-            Some(uid) if self.api.admission.admits_holder(uid) => Ok(()),
-            Some(uid) => Err(TokenError::new(
-                ErrorCode::Denied,
-                format!("uid {uid} may not ask this agent"),
-            )
-            .into()),
+            Some(uid) => Ok(guard::check_uid(&self.admission, uid)?),
             None => {
                 Err(TokenError::new(ErrorCode::Denied, "the kernel does not tell who asks").into())
             }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::listen::{Room, listen};
 use super::{IdentityEndpoint, Keys};
 use crate::front::native::NativeApi;
+use crate::peer::Admission;
 
 /// Endpoints at once. Each is a `run` of the agent's own user.
 const MOST: usize = 1024;
@@ -36,6 +37,7 @@ struct Open {
 #[derive(Debug)]
 struct Offer {
     listener: TcpListener,
+    admission: Admission,
     keys: Keys,
     address: SocketAddr,
     /// Resolves when it is withdrawn.
@@ -62,23 +64,33 @@ impl Endpoints {
         })
     }
 
-    /// Opens one on a descriptor that came from elsewhere.
+    /// Opens one on a descriptor that came from elsewhere. It answers the callers that `admission` admits.
     ///
     /// # Errors
     /// When it is not a listener on loopback.
-    pub fn open_handed(self: &Arc<Self>, descriptor: OwnedFd, keys: Keys) -> io::Result<Kept> {
+    pub fn open_handed(
+        self: &Arc<Self>,
+        descriptor: OwnedFd,
+        admission: Admission,
+        keys: Keys,
+    ) -> io::Result<Kept> {
         let is_listening = getsockopt(&descriptor, sockopt::AcceptConn)?;
         if !is_listening {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        self.open(StdTcpListener::from(descriptor), keys)
+        self.open(StdTcpListener::from(descriptor), admission, keys)
     }
 
-    /// Opens one on a listener.
+    /// Opens one on a listener. It answers the callers that `admission` admits.
     ///
     /// # Errors
     /// When it is not on loopback, or the runtime cannot use it.
-    pub fn open(self: &Arc<Self>, listener: StdTcpListener, keys: Keys) -> io::Result<Kept> {
+    pub fn open(
+        self: &Arc<Self>,
+        listener: StdTcpListener,
+        admission: Admission,
+        keys: Keys,
+    ) -> io::Result<Kept> {
         // Also an error for what is no internet socket.
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
@@ -99,6 +111,7 @@ impl Endpoints {
         };
         let offer = Offer {
             listener,
+            admission,
             keys,
             address,
             kept,
@@ -144,8 +157,9 @@ impl Endpoints {
                 offer = offers.recv() => offer,
             };
             let Some(offer) = offer else { break };
+            let port = offer.address.port();
             let endpoint =
-                IdentityEndpoint::new(Arc::clone(&api), offer.keys, offer.address.port());
+                IdentityEndpoint::new(Arc::clone(&api), offer.admission, offer.keys, port);
             let mut stop = stop.clone();
             let end = async move {
                 tokio::select! {
@@ -178,6 +192,11 @@ mod tests {
 
     use super::{Endpoints, Keys};
     use crate::config::Dialect;
+    use crate::peer::Admission;
+
+    fn admission() -> Admission {
+        Admission::private(0)
+    }
 
     fn keys() -> Keys {
         Keys::generate(&[Dialect::AppService]).unwrap()
@@ -199,12 +218,14 @@ mod tests {
             ("a connection", connected.into()),
             ("a listener on all addresses", everywhere.into()),
         ] {
-            assert!(endpoints.open_handed(descriptor, keys()).is_err(), "{what}");
+            let opened = endpoints.open_handed(descriptor, admission(), keys());
+            assert!(opened.is_err(), "{what}");
             assert!(endpoints.any().is_none(), "{what}");
         }
-        let first = endpoints.open_handed(listener.try_clone().unwrap().into(), keys());
+        let same = listener.try_clone().unwrap();
+        let first = endpoints.open_handed(same.into(), admission(), keys());
         let first = first.unwrap();
-        let second = endpoints.open(listener, keys()).unwrap();
+        let second = endpoints.open(listener, admission(), keys()).unwrap();
         let shown = endpoints.any().unwrap();
         assert_eq!(shown.0, address);
         drop(first);

@@ -37,7 +37,7 @@ impl NativeApi {
         let descriptor = descriptor.ok_or_else(|| invalid("no listener came along"))?;
         let kept = self
             .endpoints
-            .open_handed(descriptor, keys)
+            .open_handed(descriptor, self.admission.of_run_endpoint(), keys)
             .map_err(|error| {
                 invalid("the descriptor that came along is no listener on loopback")
                     .with_source(error)
