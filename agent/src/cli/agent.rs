@@ -232,11 +232,8 @@ async fn serve(
         Arc::clone(&leases),
     );
     let api = agent.api();
-    let _endpoint = if supervised {
-        None
-    } else {
-        fixed_endpoint::open(setup, api, file.as_ref().map(SocketFile::path))
-    };
+    let _endpoint = (!supervised)
+        .then(|| fixed_endpoint::open(setup, api, file.as_ref().map(SocketFile::path)));
     let pin = api.service.as_ref().ok().map(|service| &*service.pin);
     beginning.keep_principal(pin, &api.status(), &leases);
     let mut limits = ConnectionLimits::default();

@@ -1,16 +1,19 @@
 //! A sidecar's identity endpoint: a port that is configured, and a file beside the socket that leads other containers there.
 //!
 //! The file is shell lines to be sourced. It outlives the sidecar, which uses its secret again when it is started again: what
-//! other containers have sourced stays good.
+//! other containers have sourced stays good. Only where another program was found at the port is there a new secret.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::unistd::geteuid;
+use tokio::task::JoinSet;
 
 use super::env::quote;
 use super::setup::Setup;
@@ -49,39 +52,113 @@ export NO_PROXY no_proxy
 unset -f jobcred_exempt
 "#;
 
-/// Opens the endpoint, where one is configured. `socket` is where the agent listens. Whatever fails is said, and the socket is
-/// served all the same.
-pub(super) fn open(setup: &Setup, api: &NativeApi, socket: Option<&Path>) -> Option<Kept> {
-    let config = &setup.config;
-    let port = config.endpoint_port?;
-    let attempt = || {
-        let directory = socket.and_then(Path::parent).ok_or_else(|| {
-            io::Error::other("the socket was passed by LISTEN_FDS, and its directory is not known")
-        })?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-        let address = listener.local_addr()?;
-        let file = directory.join(FILE);
-        let keys = keys(config, address, &file)?;
-        api.endpoints.open(listener, api.admission.clone(), keys)
+/// Between two tries to open an endpoint.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Opens the endpoint, where one is configured, and retries while it cannot be opened. `socket` is where the agent listens. A failure is
+/// said, and the agent serves its socket without an endpoint, but is not ready. The endpoint is there for as long as what is returned.
+pub(super) fn open(setup: &Setup, api: &Arc<NativeApi>, socket: Option<&Path>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let Some(port) = setup.config.endpoint_port else {
+        return tasks;
     };
-    match attempt() {
-        Ok(kept) => {
-            say(&format!(
-                "identity endpoint at 127.0.0.1:{port}; {FILE} beside the socket leads there"
-            ));
-            Some(kept)
+    let Some(directory) = socket.and_then(Path::parent) else {
+        say(&format!(
+            "there is no identity endpoint at 127.0.0.1:{port}: the socket was passed by LISTEN_FDS, and its directory is not known"
+        ));
+        return tasks;
+    };
+    let mut endpoint = FixedEndpoint {
+        config: setup.config.clone(),
+        api: Arc::clone(api),
+        address: (Ipv4Addr::LOCALHOST, port).into(),
+        file: directory.join(FILE),
+        was_taken: false,
+        said: None,
+    };
+    let mut opened = endpoint.attempt();
+    tasks.spawn(async move {
+        let _kept = loop {
+            if let Some(kept) = opened {
+                break kept;
+            }
+            tokio::time::sleep(PAUSE).await;
+            opened = endpoint.attempt();
+        };
+        std::future::pending::<()>().await;
+    });
+    tasks
+}
+
+/// The endpoint on its way.
+struct FixedEndpoint {
+    config: Config,
+    api: Arc<NativeApi>,
+    address: SocketAddr,
+    file: PathBuf,
+    /// Whether another program was found at the port. Clients may have sent it the secret.
+    was_taken: bool,
+    /// The last failure that was said.
+    said: Option<String>,
+}
+
+impl FixedEndpoint {
+    fn attempt(&mut self) -> Option<Kept> {
+        let address = self.address;
+        match self.open() {
+            Ok(kept) => {
+                self.api.endpoints.set_missing(None);
+                let what = if self.was_taken {
+                    "has a new secret: source it again"
+                } else {
+                    "leads there"
+                };
+                say(&format!(
+                    "identity endpoint at {address}; {FILE} beside the socket {what}"
+                ));
+                Some(kept)
+            }
+            Err(error) => {
+                let why = format!("there is no identity endpoint at {address}: {error}");
+                if self.said.as_ref() != Some(&why) {
+                    say(&format!(
+                        "{why}; the agent retries every {} s, and is not ready until then",
+                        PAUSE.as_secs()
+                    ));
+                    self.said = Some(why.clone());
+                }
+                self.api.endpoints.set_missing(Some(why));
+                None
+            }
         }
-        Err(error) => {
-            say(&format!(
-                "there is no identity endpoint at 127.0.0.1:{port}: {error}"
-            ));
+    }
+
+    fn open(&mut self) -> io::Result<Kept> {
+        let listener = TcpListener::bind(self.address).inspect_err(|error| {
+            if error.kind() == io::ErrorKind::AddrInUse && !self.was_taken {
+                self.was_taken = true;
+                // Nothing must lead to that program, and an agent that is started next must not use the secret again.
+                let _ = fs::remove_file(&self.file);
+            }
+        })?;
+        let known = if self.was_taken {
             None
-        }
+        } else {
+            read(&self.file).ok()
+        };
+        let keys = keys(&self.config, self.address, known.as_deref(), &self.file)?;
+        let admission = self.api.admission.clone();
+        self.api.endpoints.open(listener, admission, keys)
     }
 }
 
-/// What the file says, if it still leads to `address`; else something new, which is written there.
-fn keys(config: &Config, address: SocketAddr, file: &Path) -> io::Result<Keys> {
+/// Those that `known`, the content of the file, has, if it still leads to `address`; else new ones, which are written to `file`.
+fn keys(
+    config: &Config,
+    address: SocketAddr,
+    known: Option<&str>,
+    file: &Path,
+) -> io::Result<Keys> {
     let dialects = match &config.dialects {
         Some(listed) => listed.clone(),
         None => vec![Dialect::AppService],
@@ -98,7 +175,7 @@ fn keys(config: &Config, address: SocketAddr, file: &Path) -> io::Result<Keys> {
         };
         Keys::found(value).filter(|keys| text(keys) == before)
     };
-    if let Some(keys) = read(file).ok().as_deref().and_then(own) {
+    if let Some(keys) = known.and_then(own) {
         return Ok(keys);
     }
     let keys = Keys::generate(&dialects)
@@ -167,10 +244,18 @@ mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-    use super::{EXEMPT_LOOPBACK, keys};
+    use std::io;
+    use std::net::SocketAddr;
+    use std::path::Path;
+
+    use super::{EXEMPT_LOOPBACK, Keys, read};
     use crate::config::{Config, Dialect};
     use crate::platform::Environment;
     use crate::supervisor::with_loopback;
+
+    fn keys(config: &Config, address: SocketAddr, file: &Path) -> io::Result<Keys> {
+        super::keys(config, address, read(file).ok().as_deref(), file)
+    }
 
     fn config(dialects: &[Dialect]) -> Config {
         Config {

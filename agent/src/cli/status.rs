@@ -49,14 +49,17 @@ fn render(status: &Status, now: i64) -> String {
         "ready",
         match (
             status.ready,
+            &status.endpoint,
             status.tokens.iter().any(|token| token.declared),
         ) {
-            (true, true) => "yes: every declared token is there",
-            (true, false) => "yes: no token is declared, so none is waited for",
-            (false, true) => "no: a declared token is missing",
-            (false, false) => "no: this agent gives no tokens; `jobcred explain` says why",
-        }
-        .to_owned(),
+            (false, Some(why), _) => format!("no: {}", plain(why)),
+            (true, _, true) => "yes: every declared token is there".to_owned(),
+            (true, _, false) => "yes: no token is declared, so none is waited for".to_owned(),
+            (false, None, true) => "no: a declared token is missing".to_owned(),
+            (false, None, false) => {
+                "no: this agent gives no tokens; `jobcred explain` says why".to_owned()
+            }
+        },
     ));
     if let Some(seconds) = status.runway {
         rows.push((
@@ -224,5 +227,16 @@ mod tests {
             ..Status::default()
         };
         assert!(render(&alone, 0).contains("leases    1 run, or program"));
+    }
+
+    #[test]
+    fn s3_an_endpoint_that_is_not_open_is_why_the_agent_is_not_ready() {
+        let status = Status {
+            endpoint: Some("there is no identity endpoint at 127.0.0.1:8460: taken".to_owned()),
+            ..Status::default()
+        };
+        let text = render(&status, 1_060);
+        let part = "ready     no: there is no identity endpoint at 127.0.0.1:8460: taken\n";
+        assert!(text.contains(part), "{text}");
     }
 }

@@ -121,7 +121,8 @@ impl Handle for NativeApi {
             (jobcred_wire::READY_PATH, &Method::GET) => match self.service() {
                 Ok(service) => {
                     let trouble = || self.transport.as_ref()?.trouble();
-                    Ok(readiness::answer(id, &service.broker, query, trouble).await)
+                    let endpoint = self.endpoints.missing();
+                    Ok(readiness::answer(id, &service.broker, endpoint, query, trouble).await)
                 }
                 Err(error) if self.is_own_fault || self.is_disagreed() => {
                     Err(error.with_kind(ErrorCode::Internal))
@@ -277,7 +278,10 @@ impl NativeApi {
             ..Status::default()
         };
         if let Ok(service) = &self.service {
-            status.ready = service.broker.ready();
+            status
+                .endpoint
+                .clone_from(&self.endpoints.missing().borrow());
+            status.ready = service.broker.ready() && status.endpoint.is_none();
             status.tokens = service.broker.status();
             status.runway = service
                 .broker

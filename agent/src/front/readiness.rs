@@ -1,8 +1,9 @@
-//! `/readyz`: whether every declared token exists, and which does not and why.
+//! `/readyz`: whether every declared token exists and the configured endpoint is open, and why not.
 
 use std::time::Duration;
 
 use jobcred_wire::{DeclaredResource, ErrorCode, Readiness, ResourceState};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::reply::{self, Reply, RequestId};
@@ -14,11 +15,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How many resources a message names.
 const MOST_NAMED: usize = 3;
 
-/// Answers once every declared token exists or one is refused for good, and after the time that `query` allows at the
-/// latest; without one at once. `trouble` is why a request that has not come to its end is being sent again, where one is.
+/// Answers once every declared token exists and the endpoint is open, or a token is refused for good, and after the time that
+/// `query` allows at the latest; without one at once. `endpoint` is why the configured endpoint is not open, where it is not.
+/// `trouble` is why a request that has not come to its end is being sent again, where one is.
 pub(super) async fn answer(
     id: RequestId,
     broker: &Broker,
+    mut endpoint: watch::Receiver<Option<String>>,
     query: &str,
     trouble: impl Fn() -> Option<String>,
 ) -> Reply {
@@ -30,8 +33,10 @@ pub(super) async fn answer(
     loop {
         // Before the look: a fetch that ends in between is not missed.
         let landing = broker.landing();
+        let closed = endpoint.borrow_and_update().clone();
         let resources = broker.declared();
-        if broker.ready() {
+        let has_tokens = broker.ready();
+        if has_tokens && closed.is_none() {
             let ready = Readiness {
                 status: Some("ready".to_owned()),
                 error: None,
@@ -39,15 +44,26 @@ pub(super) async fn answer(
             };
             return reply::json(id, &ready);
         }
-        let error = missing(&resources, None);
-        // With nothing declared only an agent that is ending is not ready.
-        let is_settled = !error.is_transient() || resources.is_empty();
-        if is_settled {
-            return reply::not_ready(id, &error, resources);
+        let error = |trouble: Option<&str>| match &closed {
+            Some(why) if has_tokens => TokenError::new(ErrorCode::Transient, why.clone()),
+            _ => missing(&resources, trouble),
+        };
+        // With nothing declared only an agent that is ending has no tokens.
+        let is_ending = !has_tokens && resources.is_empty();
+        let now = error(None);
+        if !now.is_transient() || is_ending {
+            return reply::not_ready(id, &now, resources);
         }
-        if timeout_at(deadline, landing).await.is_err() {
-            let error = missing(&resources, trouble().as_deref());
-            return reply::not_ready(id, &error, resources);
+        let news = async {
+            tokio::select! {
+                () = landing => {}
+                // Its sender lives as long as the agent.
+                Ok(()) = endpoint.changed() => {}
+            }
+        };
+        if timeout_at(deadline, news).await.is_err() {
+            let late = error(trouble().as_deref());
+            return reply::not_ready(id, &late, resources);
         }
     }
 }

@@ -22,8 +22,11 @@ pub struct Status {
     /// How many count on the agent and keep it alive: each `jobcred run` that shares it, and programs that hold a lease.
     #[serde(default)]
     pub leases: u64,
-    /// Whether every declared token exists.
+    /// Whether every declared token exists and the configured identity endpoint is open.
     pub ready: bool,
+    /// Why the configured identity endpoint is not open, in one sentence; absent when it is, or none is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// Whose tokens these are, once one has been seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<PrincipalClaims>,

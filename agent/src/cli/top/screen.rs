@@ -98,12 +98,14 @@ fn heading<'a>(view: &View, now: i64) -> Vec<Line<'a>> {
     );
     let ready = match (
         status.ready,
+        status.endpoint.is_some(),
         status.tokens.iter().any(|token| token.declared),
     ) {
-        (true, true) => "   every declared token is there",
-        (true, false) => "",
-        (false, true) => "   NOT READY: a declared token is missing",
-        (false, false) => "   NOT READY: this agent gives no tokens",
+        (true, _, true) => "   every declared token is there",
+        (true, _, false) => "",
+        (false, true, _) => "   NOT READY: the identity endpoint is not open",
+        (false, false, true) => "   NOT READY: a declared token is missing",
+        (false, false, false) => "   NOT READY: this agent gives no tokens",
     };
     lines.push(Line::from(format!(
         "{runway}{ready}   throttled {}   denied {}   restarts {}",

@@ -205,7 +205,7 @@ fn knock(dialect: Option<Dialect>, parts: &Parts, keys: &Keys, port: u16) -> Res
                     ErrorCode::Denied,
                     format!("the header {header} is {what}"),
                 )
-                .with_hint("It goes with the endpoint's variables, which are new for every `jobcred run`: `jobcred env` prints them."),
+                .with_hint("It goes with the endpoint's variables, which are new for every `jobcred run`. `jobcred env` prints them, and beside a sidecar `endpoint.env` has them."),
             });
         }
     }

@@ -26,6 +26,8 @@ pub struct Endpoints {
     /// Until the agent takes it to serve.
     taken: Mutex<Option<mpsc::UnboundedReceiver<Offer>>>,
     open: Mutex<Open>,
+    /// Why the configured one is not open.
+    missing: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +63,19 @@ impl Endpoints {
             offers,
             taken: Mutex::new(Some(taken)),
             open: Mutex::default(),
+            missing: watch::Sender::default(),
         })
+    }
+
+    /// Says why the configured endpoint is not open, or by `None` that it is. The agent is not ready without it.
+    pub fn set_missing(&self, why: Option<String>) {
+        self.missing.send_replace(why);
+    }
+
+    /// Why the configured endpoint is not open; `None` when it is, or none is configured.
+    #[must_use]
+    pub fn missing(&self) -> watch::Receiver<Option<String>> {
+        self.missing.subscribe()
     }
 
     /// Opens one on a descriptor that came from elsewhere. It answers the callers that `admission` admits.
