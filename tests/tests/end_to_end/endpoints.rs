@@ -8,7 +8,7 @@ use jobcred_tests::{AzureMl, AzureMlOptions, Imds, ImdsOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Held, SdkRequest, World, binary, wait_until};
+use crate::support::{Held, SdkRequest, World, ask_as, binary, wait_until};
 
 const QUERY: &str = "api-version=2019-08-01&resource=https://storage.azure.com";
 const PAIR: [&str; 2] = ["IDENTITY_ENDPOINT", "IDENTITY_HEADER"];
@@ -330,34 +330,8 @@ fn the_metadata_service_is_left_to_the_sdks_unless_asked_for() {
 fn only_the_jobs_own_users_are_served_over_tcp() {
     const OTHER: &str = "61702";
     let ask = |world: &World, run: &Held, uid: &str| {
-        // The variables alone, as whoever got hold of them would have them.
-        let script = r#"import http.client, os, urllib.parse
-url = urllib.parse.urlsplit(os.environ["IDENTITY_ENDPOINT"])
-connection = http.client.HTTPConnection(url.hostname, url.port)
-query = "?api-version=2019-08-01&resource=https://storage.azure.com"
-connection.request("GET", url.path + query, headers={"X-IDENTITY-HEADER": os.environ["IDENTITY_HEADER"]})
-answer = connection.getresponse()
-print(answer.status, answer.read().decode() if answer.status != 200 else "")"#;
-        let setpriv = PathBuf::from("/usr/bin/setpriv");
-        let output = world
-            .call(
-                &setpriv,
-                &[
-                    "--reuid",
-                    uid,
-                    "--regid",
-                    uid,
-                    "--clear-groups",
-                    "python3",
-                    "-c",
-                    script,
-                ],
-            )
-            .env(PAIR[0], run.variable(PAIR[0]))
-            .env(PAIR[1], run.variable(PAIR[1]))
-            .run()
-            .succeeded();
-        output.stdout
+        let given = PAIR.map(|name| (name.to_owned(), run.variable(name)));
+        ask_as(world, uid, &given)
     };
     let node = Node::new();
     let run = node.run("roots");
@@ -478,11 +452,11 @@ fn a_shell_is_led_to_the_endpoint_by_env() {
 }
 
 /// What a container finds that sources the file of a sidecar.
-fn sourced(node: &Node) -> Vec<(String, String)> {
-    let file = node.world.socket().with_file_name("endpoint.env");
+pub fn sourced(world: &World) -> Vec<(String, String)> {
+    let file = world.socket().with_file_name("endpoint.env");
     let script = format!(". {}; env -0", file.display());
     let shell = PathBuf::from("/bin/sh");
-    let output = node.world.call(&shell, &["-c", &script]).declared().run();
+    let output = world.call(&shell, &["-c", &script]).declared().run();
     let text = output.succeeded().stdout;
     text.split_terminator('\0')
         .filter_map(|line| line.split_once('='))
@@ -510,7 +484,7 @@ fn a_sidecar_has_an_endpoint_at_its_port_and_keeps_its_secret() {
     for round in 0..2 {
         let agent = node.world.agent();
         agent.wait_for_log("identity endpoint at 127.0.0.1:");
-        let given = sourced(&node);
+        let given = sourced(&node.world);
         assert_eq!(
             value(&given, PAIR[0]),
             format!("http://127.0.0.1:{port}/msi/token")

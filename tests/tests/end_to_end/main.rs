@@ -14,6 +14,7 @@ mod check;
 mod clock;
 mod commands;
 mod dialects;
+mod doors;
 mod endpoints;
 mod explain;
 mod federation;

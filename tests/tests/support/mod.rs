@@ -17,7 +17,7 @@ pub use held::Held;
 pub use http::Answer;
 pub use nested::{in_namespace_with_hosts, in_namespace_with_imds};
 pub use process::{Output, Process};
-pub use sdk::{SdkRequest, exchange, read_answer};
+pub use sdk::{SdkRequest, ask_as, exchange, read_answer};
 pub use world::{Call, World, cluster};
 
 pub use jobcred_tests::{HUNG, wait_until};

@@ -2,11 +2,13 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 
 use url::Url;
 
 use super::HUNG;
 use super::http::Answer;
+use super::world::World;
 
 /// A request that is being put together.
 #[derive(Clone)]
@@ -73,6 +75,30 @@ impl SdkRequest {
         text.push_str("\r\n");
         text
     }
+}
+
+/// The status that a user gets who has these variables alone, and what is said beside a refusal. Needs root.
+#[track_caller]
+pub fn ask_as(world: &World, uid: &str, variables: &[(String, String)]) -> String {
+    let script = r#"import http.client, os, urllib.parse
+url = urllib.parse.urlsplit(os.environ["IDENTITY_ENDPOINT"])
+connection = http.client.HTTPConnection(url.hostname, url.port)
+query = "?api-version=2019-08-01&resource=https://storage.azure.com"
+connection.request("GET", url.path + query, headers={"X-IDENTITY-HEADER": os.environ["IDENTITY_HEADER"]})
+answer = connection.getresponse()
+print(answer.status, answer.read().decode() if answer.status != 200 else "")"#;
+    let user = ["--reuid", uid, "--regid", uid, "--clear-groups"];
+    let program = ["python3", "-c", script];
+    let mut call = world.call(
+        Path::new("/usr/bin/setpriv"),
+        &[&user[..], &program].concat(),
+    );
+    for (name, value) in variables {
+        if name.starts_with("IDENTITY_") {
+            call = call.env(name, value);
+        }
+    }
+    call.run().succeeded().stdout
 }
 
 /// Sends these bytes, and nothing more with `is_all`, and reads until the connection is closed: where it came from, and what was read.
