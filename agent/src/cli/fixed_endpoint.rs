@@ -32,7 +32,9 @@ const MAX_BYTES: u64 = 16 * 1024;
 const EXEMPT_LOOPBACK: &str = r#"jobcred_exempt() (
     list=$1
     if [ "$list" != '*' ]; then
-        list=${list%"${list##*[!,[:space:]]}"}
+        case ${list%"${list##*[![:space:]]}"} in
+        '' | *,) list=${list%"${list##*[!,[:space:]]}"} ;;
+        esac
         for name in 127.0.0.1 localhost; do
             rest=$1, found=
             while [ -n "$rest" ]; do
@@ -374,10 +376,7 @@ mod tests {
         ];
         for upper in values {
             for lower in values {
-                let variables: Vec<(&str, &str)> = [("NO_PROXY", upper), ("no_proxy", lower)]
-                    .into_iter()
-                    .filter(|(_, value)| !value.is_empty())
-                    .collect();
+                let variables = [("NO_PROXY", upper), ("no_proxy", lower)];
                 let environment: Environment = variables
                     .iter()
                     .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))

@@ -5,6 +5,8 @@
 //! - Not where COMMAND has no endpoint of ours.
 //! - An entry counts as present only between commas, because Go and Python do not split at blanks.
 //! - `*` exempts every host only if it is the whole value: in a list, curl and Python ignore it.
+//! - Blanks stay: `* ` exempts no host in Java, and `*` exempts all of them.
+//! - An empty value counts as unset: curl, requests, Go and Java read the other name then.
 
 use crate::platform::Environment;
 
@@ -15,11 +17,11 @@ const NAMES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// `NO_PROXY` and `no_proxy` with loopback appended. Only for an environment that has an endpoint of ours.
 ///
-/// If only one of the two is set, the other starts from it: a tool that prefers the other name would otherwise lose the
+/// If only one of the two has a value, the other starts from it: a tool that prefers the other name would otherwise lose the
 /// exemptions it has now.
 #[must_use]
 pub fn with_loopback(environment: &Environment) -> Vec<(String, String)> {
-    let [upper, lower] = NAMES.map(|name| environment.get(name));
+    let [upper, lower] = NAMES.map(|name| environment.get(name).filter(|value| !value.is_empty()));
     [(NAMES[0], upper.or(lower)), (NAMES[1], lower.or(upper))]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), append(value.unwrap_or_default())))
@@ -31,9 +33,15 @@ fn append(value: &str) -> String {
         return value.to_owned();
     }
     let entries: Vec<&str> = value.split(',').map(str::trim).collect();
-    let mut out = value
-        .trim_end_matches(|c: char| c == ',' || c.is_ascii_whitespace())
-        .to_owned();
+    let is_blank = |c: char| c.is_ascii_whitespace();
+    let kept = match value.trim_end_matches(is_blank) {
+        // No empty entry: some parsers panic at one.
+        end if end.is_empty() || end.ends_with(',') => {
+            value.trim_end_matches(|c| c == ',' || is_blank(c))
+        }
+        _ => value,
+    };
+    let mut out = kept.to_owned();
     for name in LOOPBACK {
         if !entries.contains(&name) {
             if !out.is_empty() {
@@ -68,7 +76,8 @@ mod tests {
             ("*", "*"),
             ("*,x", "*,x,127.0.0.1,localhost"),
             ("x,*", "x,*,127.0.0.1,localhost"),
-            ("* ", "*,127.0.0.1,localhost"),
+            ("* ", "* ,127.0.0.1,localhost"),
+            (" ", "127.0.0.1,localhost"),
             ("*,", "*,127.0.0.1,localhost"),
             (" *", " *,127.0.0.1,localhost"),
         ] {
@@ -99,6 +108,16 @@ mod tests {
             (None, None, [both.to_owned(), both.to_owned()]),
             (Some("a"), None, [format!("a,{both}"), format!("a,{both}")]),
             (None, Some("b"), [format!("b,{both}"), format!("b,{both}")]),
+            (
+                Some("a"),
+                Some(""),
+                [format!("a,{both}"), format!("a,{both}")],
+            ),
+            (
+                Some(""),
+                Some("b"),
+                [format!("b,{both}"), format!("b,{both}")],
+            ),
             (
                 Some("a"),
                 Some("b"),
