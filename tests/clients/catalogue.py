@@ -205,8 +205,8 @@ class Library:
         return f"{self.registry}-{self.package}-{plain}".replace("/", "-")
 
 
-def reader(name: str) -> Callable[[], list[str]]:
-    return lambda: [places.installed("sdks", "bin/python"), *python("read.py", name)[1:]]
+def reader(name: str, environment: str = "sdks") -> Callable[[], list[str]]:
+    return lambda: [places.installed(environment, "bin/python"), *python("read.py", name)[1:]]
 
 
 def azcopy() -> list[str]:
@@ -249,6 +249,22 @@ LIBRARIES = (
         "duckdb",
         reader("duckdb"),
         of_python("sdks", "duckdb"),
+        dialects=(APP_SERVICE, AZURE_ML),
+    ),
+    Library(
+        "`from_delimited_files`, `from_parquet_files`",
+        "PyPI",
+        "mltable",
+        reader("mltable", "dataprep"),
+        of_python("dataprep", "mltable"),
+        dialects=(APP_SERVICE, AZURE_ML),
+    ),
+    Library(
+        "`pandas.read_parquet('azureml://...')`",
+        "PyPI",
+        "azureml-fsspec",
+        reader("azureml_fsspec", "dataprep"),
+        of_python("dataprep", "azureml-fsspec"),
         dialects=(APP_SERVICE, AZURE_ML),
     ),
     Library(

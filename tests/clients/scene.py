@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,25 @@ if TYPE_CHECKING:
 # A bound for what hangs; on a loaded machine a run takes a fraction of it.
 RUN_SECONDS = 180
 
+# Where programs with a TLS of their own look for the system's roots.
+ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+
 # Every run has a `/run` of its own, as a container has: agents of one machine must not meet here.
 OWN_RUN = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o mode=755 tmpfs /run && exec "$@"', "sh")
+
+
+def own_hosts(hosts: Path, *, roots: Path | None = None) -> list[str]:
+    """What to put before a command that has a `/run`, names, and perhaps the system's roots of its own."""
+    # The hosts of the namespace around it are a mount already, of a file that has no name any more.
+    mounts = """
+mount -t tmpfs -o mode=755 tmpfs /run
+umount /etc/hosts
+mount --bind "$1" /etc/hosts
+[ -z "$2" ] || mount --bind "$2" "$3"
+shift 3
+exec "$@"
+"""
+    return ["unshare", "--mount", "sh", "-e", "-c", mounts, "sh", str(hosts), str(roots or ""), ROOTS]
 
 
 @dataclass
@@ -189,6 +207,16 @@ class Scene:
         text = log.read_bytes()
         self.scan(text)
         assert status == 0, text.decode(errors="replace")
+
+    def asked(self) -> Counter[tuple[str, str, str]]:
+        """What programs asked upstream: endpoint, path and parameters. What jobcred asked is left out."""
+        return Counter(
+            # Java sends parameters in any order.
+            (endpoint, request["path"], "&".join(sorted(request["query"].split("&"))))
+            for endpoint, requests in self.doubles.requests().items()
+            for request in requests
+            if not dict(request["headers"]).get("user-agent", "").startswith("jobcred/")
+        )
 
     def scan(self, output: bytes) -> None:
         """Fails the test when a secret shows in `output`."""

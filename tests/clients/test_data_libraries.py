@@ -17,7 +17,8 @@ from azurite import ACCOUNT, Azurite
 from catalogue import APP_SERVICE, LIBRARIES, Library, as_env_says, azcopy, reader, setting
 from doubles import Doubles
 from platforms import platform
-from scene import answered, python
+from scene import answered, own_hosts, python
+from workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,19 +29,6 @@ if TYPE_CHECKING:
 STORAGE = "127.0.0.2"
 LIFETIME = 3600
 CASES = [(library, dialect) for library in LIBRARIES for dialect in library.dialects]
-# Where libraries with a TLS of their own look for the system's roots.
-ROOTS = "/etc/ssl/certs/ca-certificates.crt"
-# A `/run` of its own, the account's name, and its issuer among the system's. The hosts of the namespace around it are a
-# mount already, of a file that has no name any more.
-SCRIPT = f"""
-mount -t tmpfs -o mode=755 tmpfs /run
-umount /etc/hosts
-mount --bind "$1" /etc/hosts
-mount --bind "$2" {ROOTS}
-shift 2
-exec "$@"
-"""
-MACHINE = ("unshare", "--mount", "sh", "-e", "-c", SCRIPT, "sh")
 
 
 class Account:
@@ -57,17 +45,18 @@ class Account:
             self.azurite = Azurite(
                 directory, certificate=ready["certificate"], key=ready["key"], ca=ready["ca"], host=STORAGE, port=443
             )
+        self.workspace = Workspace()
         self.ca = directory / "account.pem"
         self.ca.write_text(Path(self.azurite.ca).read_text())
 
     def prefix(self, ca: Path) -> list[str]:
-        return [*MACHINE, str(self.hosts), str(ca)]
+        return own_hosts(self.hosts, roots=ca)
 
 
 @pytest.fixture(scope="module")
 def account(_isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     made = Account(tmp_path_factory.mktemp("account"))
-    with made.azurite as storage:
+    with made.azurite as storage, made.workspace:
         seed = [places.installed("sdks", "bin/python"), str(places.JOBS / "seed.py"), storage.account_key]
         ca = str(storage.ca)
         variables = {"PATH": "/usr/bin:/bin", "REQUESTS_CA_BUNDLE": ca, "SSL_CERT_FILE": ca}
@@ -113,16 +102,37 @@ def test_azcopy_gets_the_identity_that_it_names(account: Account, scene: Callabl
     second = machine.doubles.ready["azure_ml"]["identities"]["user_assigned"][1]["client_id"]
     command = setting(f"AZCOPY_AUTO_LOGIN_TYPE=MSI AZCOPY_MSI_CLIENT_ID={second}", azcopy())
     read(machine, account, command, APP_SERVICE)
-    (asked,) = machine.doubles.requests()["msi"]
-    assert parse_qs(asked["query"])["clientid"] == [second]
+    (request,) = machine.doubles.requests()["msi"]
+    assert parse_qs(request["query"])["clientid"] == [second]
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.label)
+def test_l1_a_library_reads_the_same_with_endpoints_off_as_without_jobcred(
+    library: Library, account: Account, scene: Callable[..., Scene]
+) -> None:
+    machine = scene(platform("compute-identity").config(LIFETIME), account.azurite)
+    environment = job_environment(machine, account) | {"JOBCRED_DIALECTS": "none"}
+    command = library.command()
+    found = []
+    for prefix in ([], [places.built("jobcred"), "run", "--"]):
+        before = machine.asked()
+        done = machine.run([*prefix, *command], environment, prefix=account.prefix(machine.ca_bundle))
+        (line,) = done.lines_of_json()
+        found.append((line["rows"], line["error"], machine.asked() - before))
+    assert found[0] == found[1]
+
+
+def job_environment(machine: Scene, account: Account) -> dict[str, str]:
+    """What a job finds on a cluster, and in Azure ML's workspace."""
+    chosen = platform("compute-identity")
+    environment = machine.environment(chosen.environment(machine.doubles, machine.directory))
+    environment |= dict.fromkeys(("NODE_EXTRA_CA_CERTS", "CURL_CA_INFO"), environment["SSL_CERT_FILE"])
+    return environment | account.workspace.variables
 
 
 def read(machine: Scene, account: Account, command: list[str], dialect: str) -> None:
     """Runs a program that reads the data, and looks whose tokens it did so with."""
-    chosen = platform("compute-identity")
-    environment = machine.environment(chosen.environment(machine.doubles, machine.directory))
-    environment |= dict.fromkeys(("NODE_EXTRA_CA_CERTS", "CURL_CA_INFO"), environment["SSL_CERT_FILE"])
-    environment |= {"JOBCRED_DIALECTS": dialect}
+    environment = job_environment(machine, account) | {"JOBCRED_DIALECTS": dialect}
 
     job = [places.built("jobcred"), "run", "--", *command]
     done = machine.run(job, environment, prefix=account.prefix(machine.ca_bundle))

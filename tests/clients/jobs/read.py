@@ -115,6 +115,25 @@ def deltalake() -> int:
     return int(table.to_pyarrow_table().num_rows)
 
 
+def mltable() -> int:
+    import mltable as library
+
+    tables = (
+        library.from_delimited_files([{"file": f"wasbs://data@{HOST}/train.csv"}]),
+        library.from_parquet_files([{"file": f"abfss://data@{ACCOUNT}.dfs.core.windows.net/{FILE}"}]),
+    )
+    (count,) = {len(table.to_pandas_dataframe()) for table in tables}
+    return count
+
+
+def azureml_fsspec() -> int:
+    import pandas as pd
+
+    names = ("subscriptions", "SUBSCRIPTION"), ("resourcegroups", "RESOURCEGROUP"), ("workspaces", "WORKSPACE_NAME")
+    workspace = "/".join(f"{kind}/{os.environ[f'AZUREML_ARM_{name}']}" for kind, name in names)
+    return len(pd.read_parquet(f"azureml://{workspace}/datastores/data/paths/{FILE}"))
+
+
 def rclone() -> int:
     return of_rclone(str(Path(sys.executable).parent / "rclone"))
 
@@ -155,7 +174,7 @@ def of_rclone(program: str) -> int:
 
 LIBRARIES = (
     *(azure_storage_blob, azure_storage_blob_aio, adlfs, pandas, polars, polars_object_store),
-    *(pyarrow, duckdb, obstore, deltalake),
+    *(pyarrow, duckdb, obstore, deltalake, mltable, azureml_fsspec),
     *(rclone, rclone_debian, azcopy),
 )
 
