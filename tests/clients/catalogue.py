@@ -77,6 +77,16 @@ def crates() -> list[str]:
     return [places.crates()]
 
 
+def go(*arguments: str) -> list[str]:
+    return [places.installed("go", "unmodified-sdks"), *arguments]
+
+
+def java(name: str) -> list[str]:
+    """A program in Java. Azure's libraries read the proxy's variables where the property is set."""
+    classes, jars = places.installed("java", "classes"), places.installed("java", "lib")
+    return [places.system("java"), "-Djava.net.useSystemProxies=true", "-cp", f"{classes}:{jars}/*", name]
+
+
 def of_python(name: str, package: str) -> Callable[[], str]:
     """The version of a package in `.tools/NAME`."""
     code = f"import importlib.metadata; print(importlib.metadata.version({package!r}))"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import isolation
+import smoke
 from azurite import Azurite
 from doubles import Doubles
 from results import Results
@@ -16,6 +17,44 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import Any
+
+
+# One client or two of each language and dialect, and of each family of parsers.
+SMOKE = (
+    *(
+        f"test_compatibility.py::test_a_client_gets_the_identity_it_asks_for[{client}]"
+        for client in (
+            "PyPI-azure-identity-managed-app_service",
+            "PyPI-azure-identity-managed-azure_ml",
+            "PyPI-azure-identity-managed-imds",
+            "PyPI-azure-ai-ml-on_behalf_of-on_behalf_of",
+            "npm-@azure-identity-default-app_service",
+            "crates.io-azure_identity-managed-app_service",
+        )
+    ),
+    *(
+        f"test_data_libraries.py::test_a_library_reads_the_data_as_the_jobs_identity[{library}]"
+        for library in (
+            "PyPI-azure-storage-blob-BlobServiceClient-app_service",
+            "npm-@azure-storage-blob-BlobServiceClient-app_service",
+            "PyPI-mltable-from_delimited_filesfrom_parquet_files-app_service",
+            "PyPI-azureml-fsspec-pandasread_parquetazureml-azure_ml",
+        )
+    ),
+    *(
+        f"test_proxy_variables.py::test_l1_c3_c4_a_run_changes_nothing_but_the_way_to_loopback[{fetcher}]"
+        for fetcher in ("curl", "urllib", "azure_node", "go")
+    ),
+    "test_proxy_variables.py::test_l1_a_run_without_endpoints_adds_variables_of_its_own_name_alone",
+    *(
+        f"test_l1_an_sdk_finds_the_same_identity_with_endpoints_off_as_without_jobcred[{sdk}]"
+        for sdk in ("python-compute-identity", "node-kubernetes-workload-identity", "go-app-service")
+    ),
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    smoke.mark(config, items, SMOKE)
 
 
 @pytest.fixture(scope="session", autouse=True)
