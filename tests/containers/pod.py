@@ -26,6 +26,8 @@ SKIPS = "azure.workload.identity/skip-containers"
 CLIENT_ID = "azure.workload.identity/client-id"
 IDENTITY_MOUNT = "/var/run/secrets/azure/tokens"
 IDENTITY_FILE = "azure-identity-token"
+# The modes that a kubelet gives an `emptyDir` with an `fsGroup`, by medium. `tests/kubernetes` holds a kubelet to them.
+MODES = {"Memory": 0o3777, None: 0o2777}
 
 
 def take(document: Document, *known: str) -> tuple[Any, ...]:
@@ -71,7 +73,10 @@ class Pod:
             self._spec,
             *("securityContext", "volumes", "restartPolicy", "serviceAccountName"),
             *("automountServiceAccountToken", "terminationGracePeriodSeconds", "initContainers", "containers"),
+            "enableServiceLinks",
         )[:4]
+        # Otherwise a kubelet sets more variables than these tests do.
+        assert self._spec["enableServiceLinks"] is False
         assert restart == "Never"
         assert account == self.account["metadata"]["name"]
         self._must_not_be_root, self._group, seccomp = take(security, "runAsNonRoot", "fsGroup", "seccompProfile")
@@ -84,11 +89,12 @@ class Pod:
         medium, limit = take(empty, "medium", "sizeLimit")
         path: Path = self.directory / name
         path.mkdir(parents=True)
+        mode = MODES[medium]
         if medium == "Memory":
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={quantity(limit)}", "tmpfs", path], check=True)
-        # It is for everybody, and `fsGroup` gives it to the group, with all that will be made in it.
+        # Every user may write there. `fsGroup` gives it to the group, with every file that is made in it.
         os.chown(path, 0, self._group)
-        path.chmod(0o2777)
+        path.chmod(mode)
         return path
 
     def close(self) -> None:
@@ -115,7 +121,7 @@ class Pod:
         name, image, command, arguments, env, resources, security, mounts = take(
             container,
             *("name", "image", "command", "args", "env", "resources", "securityContext", "volumeMounts"),
-            *("restartPolicy", "startupProbe"),
+            *("restartPolicy", "startupProbe", "livenessProbe"),
         )[:8]
         variables = {item["name"]: item["value"] for item in env}
         # What a cluster gives to every container.

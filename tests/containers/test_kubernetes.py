@@ -141,7 +141,7 @@ def test_the_training_has_tokens_until_after_its_signal_and_the_sidecar_ends_las
     training.signal("TERM")
     assert training.wait() == 0, training.output()
     said = [json.loads(line) for line in training.output().splitlines()]
-    assert [line["said"] for line in said] == ["start", "trained", "checkpoint"], said
+    assert [line["said"] for line in said] == ["start", "endpoint", "trained", "checkpoint"], said
     application = entra.ready["entra"]["application"]
     for line in said:
         assert (line["oid"], line["appid"]) == (application["object_id"], application["client_id"])

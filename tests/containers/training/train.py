@@ -8,6 +8,8 @@ import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
 from jobcred import JobCredential
 
@@ -17,10 +19,24 @@ if TYPE_CHECKING:
 AGENT = "jobcred"
 
 
-def say(said: str, scope: str, **more: Any) -> None:
-    """Says whose token it has, never the token."""
+def by_socket(scope: str) -> str:
+    """A token by the library of jobcred."""
     with JobCredential() as credential:
-        payload = credential.get_token(scope).token.split(".")[1]
+        return credential.get_token(scope).token
+
+
+def by_endpoint(scope: str) -> str:
+    """A token as an unmodified SDK asks for it."""
+    query = urlencode({"api-version": "2019-08-01", "resource": scope.removesuffix("/.default")})
+    header = {"X-IDENTITY-HEADER": os.environ["IDENTITY_HEADER"]}
+    with urlopen(Request(f"{os.environ['IDENTITY_ENDPOINT']}?{query}", headers=header), timeout=60) as answer:
+        token: str = json.load(answer)["access_token"]
+        return token
+
+
+def say(said: str, scope: str, ask: Callable[[str], str] = by_socket, **more: Any) -> None:
+    """Says whose token it has, never the token."""
+    payload = ask(scope).split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     whose = {name: claims[name] for name in ("oid", "appid", "aud")}
     print(json.dumps({"said": said, **whose, **more}), flush=True)
@@ -61,6 +77,7 @@ def main() -> None:
     }
     azure = [name for name in os.environ if name.startswith("AZURE_")]
     say("start", "https://storage.azure.com/.default", cannot=cannot(attempts), azure=azure)
+    say("endpoint", "https://storage.azure.com/.default", by_endpoint)
     say("trained", "https://storage.azure.com/.default")
     signal.sigwait(told)
     say("checkpoint", "https://vault.azure.net/.default")
