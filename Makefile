@@ -1,7 +1,7 @@
 # What people and CI run. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run build static wheel dist unit test test-all test-packages test-containers test-clients fuzz test-fuzz lint format \
-	bench clean
+.PHONY: help run build static wheel dist unit test test-all test-packages test-containers test-kubernetes test-clients fuzz \
+	test-fuzz lint format bench clean
 
 # Everything is built before anything runs, and what can reach an identity endpoint runs where there is no route out.
 ISOLATED := tests/isolated
@@ -14,7 +14,7 @@ PICK ?=
 
 # How programs are optimised: `release` for what is shipped and measured, `tested` for what is only tried or tested.
 PROFILE ?= release
-test-packages test-containers test-clients run: PROFILE = tested
+test-packages test-containers test-kubernetes test-clients run: PROFILE = tested
 
 # The binaries that are shipped. One static build serves the wheel, the archive and the container image: it starts on any
 # Linux of its architecture, whatever C library is there. With an explicit target the flags leave build scripts and
@@ -84,7 +84,7 @@ test: ## unit, scenario and end-to-end tests of every part
 	$(ISOLATED) cargo test --workspace --all-features --doc --offline --quiet
 	$(ISOLATED) $(PYTHON) -m pytest -q python-shim/tests
 
-test-all: test test-packages test-containers test-clients test-fuzz ## every test there is, with every client
+test-all: test test-packages test-containers test-kubernetes test-clients test-fuzz ## every test there is, with every client
 
 test-packages: ## what is released: installed and used in a clean environment, old distributions and an empty root
 	@$(MAKE) --no-print-directory dist PROFILE=$(PROFILE)
@@ -98,6 +98,13 @@ test-containers: ## the image and the examples in deploy/: built, run in an engi
 	$(BUILD_TESTS)
 	JOBCRED_TARGET_DIR=$(abspath $(TARGET_DIR)/debug) JOBCRED_DIST=$(abspath $(DIST)) JOBCRED_PROFILE=$(PROFILE) \
 		$(ISOLATED) $(ALONE) $(PYTHON) -m pytest -q tests/containers $(PICK)
+
+test-kubernetes: ## the Job of deploy/kubernetes in a real cluster of one node
+	@$(MAKE) --no-print-directory static PROFILE=$(PROFILE)
+	@tests/setup kubernetes
+	$(BUILD_TESTS)
+	STATIC=$(abspath $(STATIC)) DOUBLES=$(abspath $(TARGET_DIR)/debug)/jobcred-doubles \
+		$(ISOLATED) $(ALONE) tests/kubernetes/run $(PICK)
 
 # The programs as they are shipped, and the doubles beside them as the other tests have them.
 test-clients: ## real SDKs and tools: every client that jobs use, storage through Azurite, a second container, skopeo
@@ -131,6 +138,7 @@ lint: ## formatting, clippy, licences, Python checks
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/benches
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/packaging packaging
 	MYPYPATH=tests/clients .venv/bin/mypy --config-file python-shim/pyproject.toml tests/containers
+	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/kubernetes
 	.venv/bin/hadolint Dockerfile deploy/azureml/environment/Dockerfile tests/containers/training/Dockerfile
 
 format: ## put everything into the house's format
