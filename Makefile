@@ -83,6 +83,8 @@ test: ## unit, scenario and end-to-end tests of every part
 	$(ISOLATED) $(NEXTEST) run --workspace --all-features --offline --no-fail-fast
 	$(ISOLATED) cargo test --workspace --all-features --doc --offline --quiet
 	$(ISOLATED) $(PYTHON) -m pytest -q python-shim/tests
+	JOBCRED_TARGET_DIR=$(abspath $(TARGET_DIR)/debug) $(ISOLATED) --host myaccount.blob.core.windows.net \
+		$(PYTHON) -m pytest -q tests/docs
 
 test-all: test test-packages test-containers test-kubernetes test-clients test-fuzz ## every test there is, with every client
 
@@ -139,6 +141,7 @@ lint: ## formatting, clippy, licences, Python checks
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/packaging packaging
 	MYPYPATH=tests/clients .venv/bin/mypy --config-file python-shim/pyproject.toml tests/containers
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/kubernetes
+	MYPYPATH=tests/clients .venv/bin/mypy --config-file python-shim/pyproject.toml tests/docs
 	.venv/bin/hadolint Dockerfile deploy/azureml/environment/Dockerfile tests/containers/training/Dockerfile
 
 format: ## put everything into the house's format

@@ -14,6 +14,7 @@ use crate::entra::{Entra, EntraOptions};
 use crate::imds::{Imds, ImdsOptions};
 use crate::secrets::Secrets;
 use crate::server::Endpoint;
+use crate::storage::{Storage, StorageOptions};
 use crate::token::Mint;
 
 /// Which doubles to start. One that is left out isn't started; `{}` starts it with its usual options.
@@ -34,6 +35,8 @@ pub struct DoublesConfig {
     pub entra: Option<EntraOptions>,
     /// The registry.
     pub acr: Option<AcrOptions>,
+    /// The storage account.
+    pub storage: Option<StorageOptions>,
 }
 
 /// A running set of doubles.
@@ -49,6 +52,8 @@ pub struct Doubles {
     pub entra: Option<Entra>,
     /// The registry, if configured.
     pub acr: Option<Acr>,
+    /// The storage account, if configured.
+    pub storage: Option<Storage>,
     files: Files,
 }
 
@@ -78,6 +83,10 @@ impl Doubles {
                 .acr
                 .map(|options| Acr::start(options, &leaf))
                 .transpose()?,
+            storage: config
+                .storage
+                .map(|options| Storage::start(options, &leaf))
+                .transpose()?,
             files: Files {
                 ca: ca.write_to(&config.directory)?,
                 certificate,
@@ -104,6 +113,7 @@ impl Doubles {
             .chain(self.app_service.as_ref().map(AppService::endpoint))
             .chain(self.entra.as_ref().map(Entra::endpoint))
             .chain(self.acr.as_ref().map(Acr::endpoint))
+            .chain(self.storage.as_ref().map(Storage::endpoint))
             .collect()
     }
 
@@ -190,6 +200,10 @@ impl Doubles {
                 "login_server": double.options().login_server,
             });
             ready.insert("acr".into(), value);
+        }
+        if let Some(double) = &self.storage {
+            let value = json!({"url": double.endpoint().url("")});
+            ready.insert("storage".into(), value);
         }
         Value::Object(ready)
     }

@@ -19,7 +19,7 @@ struct Arguments {
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// Doubles to start with their usual options.
-    #[arg(value_parser = ["azure_ml", "imds", "app_service", "entra", "acr"])]
+    #[arg(value_parser = ["azure_ml", "imds", "app_service", "entra", "acr", "storage"])]
     doubles: Vec<String>,
 }
 
@@ -53,7 +53,8 @@ fn run(arguments: Arguments) -> io::Result<()> {
             "imds" => drop(config.imds.get_or_insert_default()),
             "app_service" => drop(config.app_service.get_or_insert_default()),
             "entra" => drop(config.entra.get_or_insert_default()),
-            _ => drop(config.acr.get_or_insert_default()),
+            "acr" => drop(config.acr.get_or_insert_default()),
+            _ => drop(config.storage.get_or_insert_default()),
         }
     }
     // Kept until the end, and then removed with what is in it.
