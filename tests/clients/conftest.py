@@ -30,6 +30,7 @@ SMOKE = (
             "PyPI-azure-ai-ml-on_behalf_of-on_behalf_of",
             "npm-@azure-identity-default-app_service",
             "crates.io-azure_identity-managed-app_service",
+            "crates.io-object_store-object_store-imds",
         )
     ),
     *(
@@ -50,6 +51,10 @@ SMOKE = (
         f"test_l1_an_sdk_finds_the_same_identity_with_endpoints_off_as_without_jobcred[{sdk}]"
         for sdk in ("python-compute-identity", "node-kubernetes-workload-identity", "go-app-service")
     ),
+    "test_doors.py::test_s1_a_redirect_to_the_socket_gets_no_token",
+    "test_doors.py::test_l2_what_asks_by_nodes_fetch_gets_the_jobs_own_identity[fetch]",
+    "test_second_container.py::test_another_container_reads_and_writes_blobs",
+    "test_registry.py::test_skopeo_pushes_lists_and_pulls_with_one_exchange",
 )
 
 
