@@ -54,7 +54,7 @@ fuzz_target!(|data: &[u8]| {
         && let Ok(request) = fuzz::request(path)
     {
         let text = String::from_utf8(request).unwrap();
-        assert_eq!(text.lines().count(), 3);
-        assert_eq!(text.split(' ').count(), 4);
+        assert_eq!(text.lines().count(), 4);
+        assert_eq!(text.split(' ').count(), 5);
     }
 });

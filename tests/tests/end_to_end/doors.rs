@@ -10,7 +10,7 @@ use crate::support::{Answer, Held, SdkRequest, World, ask_as, cluster};
 
 const TOKEN: &str = "/v1/token?resource=https://storage.azure.com";
 const QUERY: &str = "api-version=2019-08-01&resource=https://storage.azure.com";
-/// Every route of the socket, and what is none.
+/// Every route of the socket, and a path that is not a route.
 const ROUTES: [(&str, &str); 15] = [
     ("GET", TOKEN),
     ("GET", "/v1/registry?server=registry.example"),
@@ -246,12 +246,12 @@ fn s3_after_a_gap_a_caller_whose_uid_the_kernel_does_not_tell_gets_nothing() {
     agent.wait_for_log(&opened);
     let given = sourced(&world);
     agent.end().succeeded();
-    // Somebody had the port, and whatever was sent there, while no sidecar was there to see it.
+    // Another program had the port while no sidecar was there, and may have read what was sent to it.
     drop(TcpListener::bind(("127.0.0.1", port)).unwrap());
     let agent = world.agent();
     agent.wait_for_log(&opened);
     assert_eq!(sourced(&world), given);
-    // A caller that has said all that it will say is no connection any more to the kernel's table, which then names nobody.
+    // A caller that has shut down its side is no longer in the kernel's table, so no uid is known.
     agent.process().signal(Signal::SIGSTOP);
     let mut caller = TcpStream::connect(("127.0.0.1", port)).unwrap();
     caller.write_all(request(&given).text().as_bytes()).unwrap();
