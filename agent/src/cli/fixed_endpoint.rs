@@ -1,64 +1,27 @@
 //! A sidecar's identity endpoint: a port that is configured, and a file beside the socket that leads other containers there.
-//!
-//! The file is shell lines to be sourced. It outlives the sidecar, which uses its secret again when it is started again: what
-//! other containers have sourced stays good. Only where another program was found at the port is there a new secret.
 
-use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
+mod env_file;
+
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::geteuid;
 use tokio::task::JoinSet;
 
-use super::env::quote;
+use self::env_file::{EnvFile, NAME};
 use super::setup::Setup;
-use crate::config::{Config, Dialect};
-use crate::front::dialect::{Kept, Keys};
+use crate::front::dialect::Kept;
 use crate::front::native::NativeApi;
-use crate::strategy::OWN_ENDPOINTS_VARIABLE;
 use crate::supervisor::say;
-
-/// The file's name, in the socket's directory.
-const FILE: &str = "endpoint.env";
-/// The longest file that is read, in bytes.
-const MAX_BYTES: u64 = 16 * 1024;
-/// Appends loopback to `NO_PROXY` and `no_proxy` of the shell that sources the file: [`crate::supervisor::with_loopback`] in plain
-/// sh. The function runs in a subshell, so that its variables are its own.
-const EXEMPT_LOOPBACK: &str = r#"jobcred_exempt() (
-    list=$1
-    if [ "$list" != '*' ]; then
-        case ${list%"${list##*[![:space:]]}"} in
-        '' | *,) list=${list%"${list##*[!,[:space:]]}"} ;;
-        esac
-        for name in 127.0.0.1 localhost; do
-            rest=$1, found=
-            while [ -n "$rest" ]; do
-                entry=${rest%%,*} rest=${rest#*,}
-                entry=${entry#"${entry%%[![:space:]]*}"}
-                entry=${entry%"${entry##*[![:space:]]}"}
-                [ "$entry" != "$name" ] || found=yes
-            done
-            [ -n "$found" ] || list=${list:+$list,}$name
-        done
-    fi
-    printf %s "$list"
-)
-NO_PROXY=$(jobcred_exempt "${NO_PROXY:-${no_proxy-}}")
-no_proxy=$(jobcred_exempt "${no_proxy:-$NO_PROXY}")
-export NO_PROXY no_proxy
-unset -f jobcred_exempt
-"#;
 
 /// Between two tries to open an endpoint.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens the endpoint, where one is configured, and retries while it cannot be opened. `socket` is where the agent listens. A failure is
-/// said, and the agent serves its socket without an endpoint, but is not ready. The endpoint is there for as long as what is returned.
+/// said, and the agent serves its socket without an endpoint. It is not ready while another program has the port. The endpoint is there
+/// for as long as what is returned.
 pub(super) fn open(setup: &Setup, api: &Arc<NativeApi>, socket: Option<&Path>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let Some(port) = setup.config.endpoint_port else {
@@ -71,22 +34,18 @@ pub(super) fn open(setup: &Setup, api: &Arc<NativeApi>, socket: Option<&Path>) -
         return tasks;
     };
     let mut endpoint = FixedEndpoint {
-        config: setup.config.clone(),
         api: Arc::clone(api),
         address: (Ipv4Addr::LOCALHOST, port).into(),
-        file: directory.join(FILE),
+        file: EnvFile::new(directory, &setup.config),
         was_taken: false,
         said: None,
     };
     let mut opened = endpoint.attempt();
     tasks.spawn(async move {
-        let _kept = loop {
-            if let Some(kept) = opened {
-                break kept;
-            }
+        while opened.is_none() {
             tokio::time::sleep(PAUSE).await;
             opened = endpoint.attempt();
-        };
+        }
         std::future::pending::<()>().await;
     });
     tasks
@@ -94,10 +53,9 @@ pub(super) fn open(setup: &Setup, api: &Arc<NativeApi>, socket: Option<&Path>) -
 
 /// The endpoint on its way.
 struct FixedEndpoint {
-    config: Config,
     api: Arc<NativeApi>,
     address: SocketAddr,
-    file: PathBuf,
+    file: EnvFile,
     /// Whether another program was found at the port. Clients may have sent it the secret.
     was_taken: bool,
     /// The last failure that was said.
@@ -108,313 +66,50 @@ impl FixedEndpoint {
     fn attempt(&mut self) -> Option<Kept> {
         let address = self.address;
         match self.open() {
-            Ok(kept) => {
+            Ok((kept, is_renewed)) => {
                 self.api.endpoints.set_missing(None);
-                let what = if self.was_taken {
+                let what = if is_renewed {
                     "has a new secret: source it again"
                 } else {
                     "leads there"
                 };
                 say(&format!(
-                    "identity endpoint at {address}; {FILE} beside the socket {what}"
+                    "identity endpoint at {address}; {NAME} beside the socket {what}"
                 ));
                 Some(kept)
             }
             Err(error) => {
                 let why = format!("there is no identity endpoint at {address}: {error}");
+                let not_ready = if self.was_taken {
+                    self.api.endpoints.set_missing(Some(why.clone()));
+                    ", and is not ready until then"
+                } else {
+                    ""
+                };
                 if self.said.as_ref() != Some(&why) {
                     say(&format!(
-                        "{why}; the agent retries every {} s, and is not ready until then",
+                        "{why}; the agent retries every {} s{not_ready}",
                         PAUSE.as_secs()
                     ));
-                    self.said = Some(why.clone());
+                    self.said = Some(why);
                 }
-                self.api.endpoints.set_missing(Some(why));
                 None
             }
         }
     }
 
-    fn open(&mut self) -> io::Result<Kept> {
+    /// The endpoint, and whether it has another secret than what other containers may have sourced.
+    fn open(&mut self) -> io::Result<(Kept, bool)> {
         let listener = TcpListener::bind(self.address).inspect_err(|error| {
-            if error.kind() == io::ErrorKind::AddrInUse && !self.was_taken {
+            if error.kind() == io::ErrorKind::AddrInUse && !self.file.has_an_agent() {
                 self.was_taken = true;
-                // Nothing must lead to that program, and an agent that is started next must not use the secret again.
-                let _ = fs::remove_file(&self.file);
+                // It leads nobody to that program, and an agent that is started next does not use the secret again.
+                self.file.remove();
             }
         })?;
-        let known = if self.was_taken {
-            None
-        } else {
-            read(&self.file).ok()
-        };
-        let keys = keys(&self.config, self.address, known.as_deref(), &self.file)?;
+        let keys = self.file.keys(self.address)?;
         let admission = self.api.admission.clone();
-        self.api.endpoints.open(listener, admission, keys)
-    }
-}
-
-/// Those that `known`, the content of the file, has, if it still leads to `address`; else new ones, which are written to `file`.
-fn keys(
-    config: &Config,
-    address: SocketAddr,
-    known: Option<&str>,
-    file: &Path,
-) -> io::Result<Keys> {
-    let dialects = match &config.dialects {
-        Some(listed) => listed.clone(),
-        None => vec![Dialect::AppService],
-    };
-    let text = |keys: &Keys| render(keys, &dialects, address);
-    let own = |before: &str| {
-        let value = |name: &str| {
-            let lines = before.lines();
-            let mut values = lines.filter_map(|line| {
-                let value = line.strip_prefix("export ")?.strip_prefix(name)?;
-                value.strip_prefix("='")?.strip_suffix('\'')
-            });
-            values.next().map(str::to_owned)
-        };
-        Keys::found(value).filter(|keys| text(keys) == before)
-    };
-    if let Some(keys) = known.and_then(own) {
-        return Ok(keys);
-    }
-    let keys = Keys::generate(&dialects)
-        .ok_or_else(|| io::Error::other("the system has no randomness"))?;
-    write(file, &text(&keys), config.socket_group)?;
-    Ok(keys)
-}
-
-fn render(keys: &Keys, dialects: &[Dialect], address: SocketAddr) -> String {
-    let variables: Vec<_> = dialects
-        .iter()
-        .flat_map(|dialect| keys.variables(*dialect, address))
-        .collect();
-    let urls: Vec<&str> = variables
-        .iter()
-        .map(|(_, value)| value.as_str())
-        .filter(|value| value.starts_with("http://"))
-        .collect();
-    let own = (OWN_ENDPOINTS_VARIABLE, urls.join(" "));
-    let mut text = String::from("# Made by jobcred. Source it: . FILE\n");
-    for (name, value) in variables.iter().chain([&own]) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "export {name}={}", quote(value));
-    }
-    if !urls.is_empty() {
-        text.push_str(EXEMPT_LOOPBACK);
-    }
-    text
-}
-
-/// The content of a file of our own that nobody else can have written.
-fn read(path: &Path) -> io::Result<String> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    let is_ours = metadata.is_file() && metadata.uid() == geteuid().as_raw();
-    if !is_ours || metadata.mode() & 0o022 != 0 {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text)?;
-    Ok(text)
-}
-
-/// Writes it whole or not at all, for this user and the group that the socket is shared with.
-fn write(path: &Path, text: &str, group: Option<u32>) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let _ = fs::remove_file(&draft);
-    let mut file: File = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
-    if let Some(gid) = group {
-        std::os::unix::fs::fchown(&file, None, Some(gid))?;
-        file.set_permissions(Permissions::from_mode(0o640))?;
-    }
-    file.write_all(text.as_bytes())?;
-    fs::rename(&draft, path)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-
-    use std::io;
-    use std::net::SocketAddr;
-    use std::path::Path;
-
-    use super::{EXEMPT_LOOPBACK, Keys, read};
-    use crate::config::{Config, Dialect};
-    use crate::platform::Environment;
-    use crate::supervisor::with_loopback;
-
-    fn keys(config: &Config, address: SocketAddr, file: &Path) -> io::Result<Keys> {
-        super::keys(config, address, read(file).ok().as_deref(), file)
-    }
-
-    fn config(dialects: &[Dialect]) -> Config {
-        Config {
-            dialects: Some(dialects.to_vec()),
-            ..Config::default()
-        }
-    }
-
-    #[test]
-    fn a_file_that_still_leads_here_keeps_its_secret() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("endpoint.env");
-        let address = "127.0.0.1:4567".parse().unwrap();
-        let all = config(&Dialect::ALL);
-        let first = keys(&all, address, &file).unwrap();
-        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-        let again = keys(&all, address, &file).unwrap();
-        assert_eq!(again.secret, first.secret);
-        assert_eq!(again.prefix, first.prefix);
-        // Another port, other dialects.
-        let moved = keys(&all, "127.0.0.1:4568".parse().unwrap(), &file).unwrap();
-        assert_ne!(moved.secret, first.secret);
-        let fewer = keys(&Config::default(), address, &file).unwrap();
-        assert_ne!(fewer.secret, moved.secret);
-        assert!(fewer.prefix.is_none());
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(text.contains("IDENTITY_HEADER") && !text.contains("MSI_SECRET"));
-    }
-
-    #[test]
-    fn a_shared_file_is_readable_for_its_group_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("endpoint.env");
-        let group = nix::unistd::getegid().as_raw();
-        let shared = Config {
-            socket_group: Some(group),
-            ..Config::default()
-        };
-        keys(&shared, "127.0.0.1:1".parse().unwrap(), &file).unwrap();
-        let metadata = fs::metadata(&file).unwrap();
-        assert_eq!((metadata.mode() & 0o777, metadata.gid()), (0o640, group));
-    }
-
-    #[test]
-    fn what_somebody_else_could_have_written_is_not_believed() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("endpoint.env");
-        let address = "127.0.0.1:4567".parse().unwrap();
-        let first = keys(&Config::default(), address, &file).unwrap();
-        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
-        let second = keys(&Config::default(), address, &file).unwrap();
-        assert_ne!(second.secret, first.secret);
-        let elsewhere = directory.path().join("elsewhere");
-        fs::rename(&file, &elsewhere).unwrap();
-        symlink(&elsewhere, &file).unwrap();
-        let third = keys(&Config::default(), address, &file).unwrap();
-        assert_ne!(third.secret, second.secret);
-        // The link was replaced, and not followed.
-        assert!(fs::symlink_metadata(&file).unwrap().is_file());
-        for text in [
-            "",
-            "export IDENTITY_HEADER=''\n",
-            "export IDENTITY_HEADER='short'\n",
-        ] {
-            fs::write(&file, text).unwrap();
-            let fresh = keys(&Config::default(), address, &file).unwrap();
-            assert_eq!(fresh.secret.expose().len(), 64);
-        }
-    }
-
-    /// `NO_PROXY` and `no_proxy` after a strict shell has run `script` with these values.
-    fn sourced(script: &str, variables: &[(&str, &str)]) -> Vec<(String, String)> {
-        let output = std::process::Command::new("sh")
-            .args(["-euc", &format!("{script}\nenv -0")])
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .envs(variables.iter().copied())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        assert!(output.stderr.is_empty(), "{output:?}");
-        let text = String::from_utf8(output.stdout).unwrap();
-        let value = |name: &str| {
-            let mut entries = text.split('\0').filter_map(|entry| entry.split_once('='));
-            let (_, value) = entries.find(|(found, _)| *found == name).unwrap();
-            value.to_owned()
-        };
-        ["NO_PROXY", "no_proxy"]
-            .map(|name| (name.to_owned(), value(name)))
-            .to_vec()
-    }
-
-    #[test]
-    fn c5_a_shell_that_sources_the_file_exempts_loopback_as_run_does() {
-        let values = [
-            "",
-            "*",
-            "* ",
-            " *",
-            "*,",
-            "*,x",
-            "x,*",
-            "a",
-            "a,b",
-            "a b",
-            "a b\t,\n ",
-            ",",
-            " , ",
-            "127.0.0.1,localhost",
-            "localhost, x,",
-            "a , localhost ,\t127.0.0.1",
-            "a 127.0.0.1 localhost",
-            "127.0.0.1:80,.localhost,notlocalhost",
-            "127.0.0.1,localhost,::1",
-            "a'b\"c$(exit 9)`exit 9`\\,-n,%s",
-        ];
-        for upper in values {
-            for lower in values {
-                let variables = [("NO_PROXY", upper), ("no_proxy", lower)];
-                let environment: Environment = variables
-                    .iter()
-                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                    .collect();
-                assert_eq!(
-                    sourced(EXEMPT_LOOPBACK, &variables),
-                    with_loopback(&environment),
-                    "{variables:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn c5_the_file_has_the_exemption_only_if_it_has_an_endpoint() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("endpoint.env");
-        let address = "127.0.0.1:4567".parse().unwrap();
-        keys(&Config::default(), address, &file).unwrap();
-        let text = fs::read_to_string(&file).unwrap();
-        let found = sourced(&text, &[("HTTP_PROXY", "http://proxy:3128")]);
-        assert!(
-            found
-                .iter()
-                .all(|(_, value)| value == "127.0.0.1,localhost"),
-            "{found:?}"
-        );
-        // Sourced twice, as a profile may do.
-        let twice = sourced(&format!("{text}{text}"), &[("NO_PROXY", "a")]);
-        let [first, second] = &twice[..] else {
-            panic!("{twice:?}")
-        };
-        assert_eq!(
-            (&*first.1, &*second.1),
-            ("a,127.0.0.1,localhost", "a,127.0.0.1,localhost")
-        );
-        keys(&config(&[]), address, &file).unwrap();
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(!text.contains("no_proxy"), "{text}");
+        let kept = self.api.endpoints.open(listener, admission, keys.keys)?;
+        Ok((kept, keys.is_renewed || self.was_taken))
     }
 }

@@ -1,24 +1,23 @@
 //! Requests that may not ask, in the log.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::reply::RequestId;
+use super::seldom::Seldom;
 use crate::error::TokenError;
 
-/// How many are warned of. A program that asks without end must not fill the job's log.
-const WARNINGS: u64 = 20;
-
-/// Counts the requests turned away at one way in. The first are logged as warnings, later ones as information.
+/// The requests that are turned away at one way in. A program that asks without end must not fill the log, so it says one a minute.
 #[derive(Debug, Default)]
-pub struct TurnedAway(AtomicU64);
+pub struct TurnedAway(Mutex<Seldom>);
 
 impl TurnedAway {
     pub(super) fn note(&self, id: RequestId, caller: &impl fmt::Display, error: &TokenError) {
-        if self.0.fetch_add(1, Ordering::Relaxed) < WARNINGS {
-            tracing::warn!(request.id = %id, %caller, %error, "a request that may not ask is turned away");
+        let count = self.0.lock().unwrap_or_else(PoisonError::into_inner).note();
+        if let Some(count) = count {
+            tracing::warn!(request.id = %id, %caller, %error, count, "a request that may not ask is turned away");
         } else {
-            tracing::info!(request.id = %id, %caller, %error, "a request that may not ask is turned away");
+            tracing::debug!(request.id = %id, %caller, %error, "a request that may not ask is turned away");
         }
     }
 }

@@ -465,10 +465,47 @@ pub fn sourced(world: &World) -> Vec<(String, String)> {
 }
 
 #[test]
+fn c5_every_posix_shell_takes_the_file() {
+    let node = Node::new();
+    let world = node
+        .world
+        .with_environment([("JOBCRED_ENDPOINT_PORT", "21604")]);
+    let agent = world.agent();
+    agent.wait_for_log("identity endpoint at 127.0.0.1:");
+    let file = world.socket().with_file_name("endpoint.env");
+    let script = format!(
+        ". {}; printf '%s %s %s' \"$NO_PROXY\" \"$no_proxy\" \"$IDENTITY_ENDPOINT\"",
+        file.display()
+    );
+    for shell in [
+        &["sh"][..],
+        &["bash", "--posix"],
+        &["bash"],
+        &["busybox", "sh"],
+    ] {
+        for (before, after) in [
+            ("", "127.0.0.1,localhost"),
+            ("*", "*"),
+            ("*,x", "*,x,127.0.0.1,localhost"),
+            ("a,localhost,", "a,localhost,127.0.0.1"),
+        ] {
+            let words = [&["NO_PROXY=".to_owned() + before][..]].concat();
+            let mut arguments: Vec<&str> = words.iter().map(String::as_str).collect();
+            arguments.extend(shell);
+            arguments.extend(["-euc", &script]);
+            let output = world
+                .call(&PathBuf::from("/usr/bin/env"), &arguments)
+                .declared()
+                .run();
+            let expected = format!("{after} {after} http://127.0.0.1:21604/msi/token");
+            assert_eq!(output.succeeded().stdout, expected, "{shell:?} {before:?}");
+        }
+    }
+}
+
+#[test]
 fn a_sidecar_has_an_endpoint_at_its_port_and_keeps_its_secret() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port().to_string();
-    drop(free);
+    let port = "21605".to_owned();
     let node = Node::new();
     let node = Node {
         world: node
