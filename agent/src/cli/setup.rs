@@ -171,7 +171,8 @@ fn read_text(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// A configuration decides where tokens go, so only this user and root may be able to write it.
+/// A configuration decides where tokens go, so it belongs to this user or root, and not every user may write it. Its group may: a volume
+/// of a pod has `fsGroup` for that, and the usual umask of many systems makes files so.
 fn check_writers(path: &Path, metadata: &Metadata, own_uid: u32) -> Result<(), String> {
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     let mut reasons = Vec::new();
@@ -180,19 +181,15 @@ fn check_writers(path: &Path, metadata: &Metadata, own_uid: u32) -> Result<(), S
             "it belongs to uid {owner}, not to uid {own_uid} or root"
         ));
     }
-    // A group of the owner's number is the owner's own: with it, many systems let new files be written by their group.
-    let is_shared = mode & 0o020 != 0 && metadata.gid() != owner;
-    if mode & 0o002 != 0 || is_shared {
-        reasons.push(format!("its mode {mode:04o} lets other users write to it"));
+    if mode & 0o002 != 0 {
+        reasons.push(format!("its mode {mode:04o} lets every user write to it"));
     }
     if reasons.is_empty() {
         return Ok(());
     }
     let name = quote(&plain(&path.display().to_string()));
-    let command = if own_uid == ROOT {
-        format!("chown {ROOT} {name} && chmod go-w {name}")
-    } else if own_uid == owner {
-        format!("chmod go-w {name}")
+    let command = if own_uid == owner {
+        format!("chmod o-w {name}")
     } else {
         format!("install -m 600 {name} jobcred.toml, and name that file")
     };
