@@ -128,10 +128,12 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
 
 /// Whether jobcred is switched off. An unknown value counts as true: the variable is set for COMMAND to run alone.
 fn is_disabled(environment: &Environment) -> bool {
-    let Some(value) = environment.get(DISABLED_VARIABLE) else {
+    let value = environment.get(DISABLED_VARIABLE).unwrap_or_default();
+    let value = value.trim();
+    if value.is_empty() {
         return false;
-    };
-    parse_boolean(value.trim()).unwrap_or_else(|| {
+    }
+    parse_boolean(value).unwrap_or_else(|| {
         say(&format!(
             "{DISABLED_VARIABLE} is neither true nor false. It counts as true, so COMMAND runs without jobcred."
         ));

@@ -213,35 +213,46 @@ fn report_unknown(origin: &str, outer: &str, table: &toml::Table, mistakes: &mut
     }
 }
 
-/// A variable that is nearly one of ours was meant to be one: it would be ignored without a word otherwise.
+/// A variable that is nearly one of ours was meant to be one: it would be ignored without a word otherwise. The switch is an exception: a
+/// job must not end because it was misspelt, so [`super::ignored_variables`] has it.
 fn report_near_misses(environment: &Environment, mistakes: &mut Vec<Mistake>) {
-    let known: Vec<&str> = KEYS
-        .iter()
-        .map(|key| key.variable)
-        .chain(OTHER_VARIABLES)
-        .collect();
-    for (name, value) in environment.iter() {
-        if !name.starts_with("JOBCRED_") || known.contains(&name) || is_service_link(name, value) {
-            continue;
-        }
-        // Only the part that tells variables apart counts, or all short ones would be near.
-        let tails: Vec<&str> = known
-            .iter()
-            .filter_map(|known| known.strip_prefix("JOBCRED_"))
-            .collect();
-        let tail = name.strip_prefix("JOBCRED_").unwrap_or(name);
-        if let Some(near) = nearest(tail, &tails) {
-            // Whoever set it may have put more into it than a name.
-            let shown: String = name.chars().flat_map(char::escape_debug).collect();
+    for (shown, near) in near_misses(environment) {
+        if near != DISABLED_VARIABLE {
             mistakes.push(Mistake {
                 origin: shown.clone(),
                 key: shown,
                 value: None,
-                why: format!("there is no such variable; did you mean JOBCRED_{near}?"),
+                why: format!("there is no such variable; did you mean {near}?"),
                 allowed: String::new(),
             });
         }
     }
+}
+
+/// Each variable that is nearly one of ours, fit to show, and that one.
+pub(super) fn near_misses(environment: &Environment) -> Vec<(String, &'static str)> {
+    let known: Vec<&'static str> = KEYS
+        .iter()
+        .map(|key| key.variable)
+        .chain(OTHER_VARIABLES)
+        .collect();
+    // Only the part that tells variables apart counts, or all short ones would be near.
+    let tails: Vec<&str> = known
+        .iter()
+        .filter_map(|known| known.strip_prefix("JOBCRED_"))
+        .collect();
+    environment
+        .iter()
+        .filter(|(name, value)| !known.contains(name) && !is_service_link(name, value))
+        .filter_map(|(name, _)| {
+            let near = nearest(name.strip_prefix("JOBCRED_")?, &tails)?;
+            let known = known
+                .iter()
+                .find(|known| known.strip_prefix("JOBCRED_") == Some(near))?;
+            // The name may have more in it than a name has.
+            Some((name.chars().flat_map(char::escape_debug).collect(), *known))
+        })
+        .collect()
 }
 
 fn read_override(given: &Override, config: &mut Config, mistakes: &mut Vec<Mistake>) {

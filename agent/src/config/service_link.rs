@@ -1,7 +1,8 @@
 //! Variables that Kubernetes sets for the Services of a namespace ("service links"). For a Service named `jobcred-endpoint` they
 //! begin like our own, and one of them is called `JOBCRED_ENDPOINT_PORT`.
 
-use super::keys::KEYS;
+use super::keys::{DISABLED_VARIABLE, KEYS};
+use super::load::near_misses;
 use crate::platform::Environment;
 
 /// Whether Kubernetes has set a variable: a Service's address, `tcp://10.0.0.1:80`. Its other variables have names that no key is
@@ -13,9 +14,13 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
             .any(|scheme| value.starts_with(scheme))
 }
 
-/// A sentence for each variable that has the name of a key and is ignored, because Kubernetes has set it.
+/// A sentence for each variable that is ignored: it has the name of a key, and Kubernetes has set it; or it is nearly the switch.
 #[must_use]
 pub fn ignored_variables(environment: &Environment) -> Vec<String> {
+    let misspelt = near_misses(environment)
+        .into_iter()
+        .filter(|(_, near)| *near == DISABLED_VARIABLE)
+        .map(|(name, near)| format!("{name} is ignored. Did you mean {near}?"));
     let variables = KEYS.iter().map(|key| key.variable);
     variables
         .filter(|name| {
@@ -33,6 +38,7 @@ pub fn ignored_variables(environment: &Environment) -> Vec<String> {
                  Set `enableServiceLinks: false` in the pod's spec to stop it."
             )
         })
+        .chain(misspelt)
         .collect()
 }
 
