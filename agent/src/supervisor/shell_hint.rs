@@ -31,6 +31,11 @@ pub(super) fn hint(program: &OsStr, arguments: &[OsString]) -> Option<String> {
         // What is missing is its interpreter.
         return None;
     }
+    let first = text.split_whitespace().next()?;
+    if first.contains('/') && !Path::new(first).exists() && !first.starts_with(['~', '$']) {
+        // A path that is not there, which may have blanks in it.
+        return None;
+    }
     let has_operator = arguments
         .iter()
         .any(|argument| OPERATORS.iter().any(|operator| argument == operator));
@@ -44,7 +49,6 @@ pub(super) fn hint(program: &OsStr, arguments: &[OsString]) -> Option<String> {
             after_assignment(arguments)
         ));
     }
-    let first = text.split_whitespace().next()?;
     let what = if is_line || text.contains([';', '|', '&', '<', '>', '`']) {
         "COMMAND is a line for a shell, and jobcred does not start one"
     } else if BUILT_IN.contains(&first) || OF_BASH.contains(&first) {
@@ -117,11 +121,17 @@ fn visible(text: &str) -> (String, bool) {
             }
         })
         .collect();
-    let secret = text.split_whitespace().find_map(assigned);
-    if let Some(name) = secret
+    let words = || text.split_whitespace();
+    if let Some(name) = words().find_map(assigned)
         && let Some(at) = out.find(&format!("{name}="))
     {
         out.truncate(at + name.len() + 1);
+    }
+    // An option may have a key for its value, in the same word or the next.
+    if words().any(|word| word.starts_with('-'))
+        && let Some(at) = out.find(" -")
+    {
+        out.truncate(at + 1);
     }
     let is_whole = out == text;
     if !is_whole {
@@ -150,7 +160,7 @@ mod tests {
             (&["python 'a b.py'"], "sh -c '...'"),
             (&["python\nx.py"], "sh -c '...'"),
             (&["cd"], "sh -c 'cd'"),
-            (&["cd", "/work", "&&", "python", "x.py"], "sh -c '...'"),
+            (&["cd", "/data", "&&", "python", "x.py"], "sh -c '...'"),
             (&["source", "env.sh"], "bash -c '...'"),
             (
                 &["source env.sh; python x.py"],
@@ -173,6 +183,7 @@ mod tests {
             &["pyhton", "x.py"],
             &["/not/there"],
             &["./x", "a b", "a;b"],
+            &["/data/my project/run"],
             &[""],
         ] {
             assert_eq!(of(words), "", "{words:?}");
@@ -206,6 +217,7 @@ mod tests {
         let show = |text: &str| shown(OsStr::new(text));
         assert_eq!(show("python x.py"), "python x.py");
         assert_eq!(show("/data/my project/run"), "/data/my project/run");
+        assert_eq!(show("python x.py --key secret"), "python x.py ...");
         assert_eq!(show("TOKEN=secret"), "TOKEN=...");
         assert_eq!(show("export TOKEN=secret; python"), "export TOKEN=...");
         assert_eq!(show("a\nb"), "a b...");
