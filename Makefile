@@ -1,5 +1,7 @@
 # What people and CI run. `make help` lists it.
 .DEFAULT_GOAL := help
+# The targets share .venv, .tools and the build; cargo is parallel by itself.
+.NOTPARALLEL:
 .PHONY: help run build static wheel dist unit test test-all test-packages test-containers test-kubernetes test-clients fuzz \
 	test-fuzz lint format bench clean
 
@@ -13,7 +15,7 @@ NEXTEST := .venv/bin/cargo-nextest nextest
 PICK ?=
 
 # How programs are optimised: `release` for what is shipped and measured, `tested` for what is only tried or tested.
-PROFILE ?= release
+PROFILE := release
 test-packages test-containers test-kubernetes test-clients run: PROFILE = tested
 
 # The binaries that are shipped. One static build serves the wheel, the archive and the container image: it starts on any
@@ -86,7 +88,7 @@ test: ## unit, scenario and end-to-end tests of every part
 	JOBCRED_TARGET_DIR=$(abspath $(TARGET_DIR)/debug) $(ISOLATED) --host myaccount.blob.core.windows.net \
 		$(PYTHON) -m pytest -q tests/docs
 
-test-all: test test-packages test-containers test-kubernetes test-clients test-fuzz ## every test there is, with every client
+test-all: unit test test-packages test-containers test-clients test-fuzz test-kubernetes ## all of these tests, with every client
 
 test-packages: ## what is released: installed and used in a clean environment, old distributions and an empty root
 	@$(MAKE) --no-print-directory dist PROFILE=$(PROFILE)
@@ -126,7 +128,10 @@ test-fuzz: ## the same for 3 s each, built as tests are
 	@tests/setup fuzz
 	fuzz/run --dev 3
 
-lint: ## formatting, clippy, licences, Python checks
+# Every script of the shell.
+SCRIPTS = $(shell git grep -lE '^\#!.*[/ ](ba)?sh$$')
+
+lint: ## formatting, clippy, licences, Python and shell checks
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
@@ -143,6 +148,7 @@ lint: ## formatting, clippy, licences, Python checks
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/kubernetes
 	MYPYPATH=tests/clients .venv/bin/mypy --config-file python-shim/pyproject.toml tests/docs
 	.venv/bin/hadolint Dockerfile deploy/azureml/environment/Dockerfile tests/containers/training/Dockerfile
+	shellcheck -x $(SCRIPTS)
 
 format: ## put everything into the house's format
 	cargo fmt --all
