@@ -347,7 +347,7 @@ pub const KEYS: &[Key] = &[
         allowed: "a port from 1024 to 65535",
         default: "a sidecar has no identity endpoint",
         meaning: "The port on loopback at which `jobcred agent` answers unmodified Azure SDKs of other containers, in the `dialects` that are listed (`app_service` where none are). `endpoint.env` beside the socket, readable for `socket_group`, has the variables for them, to be sourced. `jobcred run` chooses ports by itself.",
-        danger: "The secret is in that file, and stays the same when the sidecar is started again, unless it finds the port taken. Whoever can read it gets the job's tokens, unless `allow_uids` narrows that.",
+        danger: "The secret is in that file, and stays the same when the sidecar is started again, unless it finds the port taken. A program that can read it gets the job's tokens, unless `allow_uids` narrows that. An outgoing connection can have a port above 32767, and is taken for another program then.",
         example: "8460",
         set: |given, config| put_some(port(given), &mut config.endpoint_port),
     },
