@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
 use super::error::{FailureKind, TransportError};
 use super::exchange::root;
@@ -111,6 +111,10 @@ impl Hop {
                 .to_owned()
         };
         let url = Url::parse(&with_scheme).map_err(|_| not_a_url())?;
+        // The host has ended before an `@` there, within the password: what is taken for the host is a part of it.
+        if url[Position::BeforePath..].contains('@') {
+            return Err(not_a_url());
+        }
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!(
                 "names a {} proxy, and only http and https proxies can be used",
@@ -266,7 +270,7 @@ mod tests {
         }
     }
 
-    const UNUSABLE: [&str; 9] = [
+    const UNUSABLE: [&str; 14] = [
         "socks5://user:s3cret@p:1",
         "socks5h://user:s3cret@p:1",
         "http://",
@@ -276,6 +280,12 @@ mod tests {
         "http://user:s3#cret@p:1",
         "http://p:s3cret",
         "ftp://user:s3cret@p",
+        // Read as a URL, the password ends the host.
+        "http://alice:1234/s3cret@p:1",
+        "http://alice:12#s3cret@p:1",
+        "http://alice:12?s3cret@p:1",
+        "http://alice:12\\s3cret@p:1",
+        "http://s3cret#x@p:1",
     ];
 
     #[test]
@@ -297,7 +307,9 @@ mod tests {
             assert_eq!(error.kind(), FailureKind::ProxySetting, "{value}");
             let said = error.to_string();
             assert!(said.contains("HTTPS_PROXY"), "{value}: {said}");
-            assert!(!said.contains("s3"), "{value}: {said}");
+            for part in ["s3", "alice"] {
+                assert!(!said.contains(part), "{value}: {said}");
+            }
             assert_eq!(
                 hop(&proxy, "https://a.example/", Route::Direct).unwrap(),
                 None
