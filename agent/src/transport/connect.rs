@@ -85,8 +85,11 @@ pub(super) async fn tls(
     Ok(Box::new(stream))
 }
 
+/// Why the proxy opens no tunnel. hyper-util gives this type no name of its own.
+pub(super) type TunnelError = <Tunnel<Opened> as Service<Uri>>::Error;
+
 /// A connector whose connection is open already.
-struct Opened(Option<Stream>);
+pub(super) struct Opened(Option<Stream>);
 
 impl Service<Uri> for Opened {
     type Response = TokioIo<Stream>;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use jobcred_wire::ErrorCode;
 
+use super::connect::TunnelError;
 use super::reach::{TlsProblem, tls_problem};
 use super::request::Endpoint;
 use crate::error::TokenError;
@@ -181,7 +182,26 @@ impl TransportError {
             return Self {
                 kind: FailureKind::Tls,
                 message,
-                hint: "if a proxy or a private issuer is in between, name its root with `ca_file` or SSL_CERT_FILE",
+                hint: match (reason, proxy) {
+                    (rustls::Error::InvalidCertificate(_), _) => {
+                        "if a proxy or a private issuer is in between, name its root with `ca_file` or SSL_CERT_FILE"
+                    }
+                    (_, Some(_)) => {
+                        "if the proxy speaks plain HTTP, write http:// in the proxy's variable"
+                    }
+                    (_, None) => {
+                        "see whether the address and the port are right, and whether a firewall answers in the host's place"
+                    }
+                },
+            };
+        }
+        if let (Some(proxy), Some(TunnelError::ProxyAuthRequired)) = (proxy, find(error)) {
+            return Self {
+                kind: FailureKind::ProxySetting,
+                message: format!(
+                    "no connection to {endpoint} through the proxy {proxy}: it answered 407, so the user and password are missing or wrong"
+                ),
+                hint: "correct the user and the password in the proxy's variable, as in http://USER:PASSWORD@HOST:PORT",
             };
         }
         let reason = root_cause(error);

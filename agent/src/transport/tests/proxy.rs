@@ -1,6 +1,9 @@
 //! Through proxies.
 
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use url::Url;
 
 use crate::platform::{Clock, Environment};
@@ -121,6 +124,48 @@ async fn a_proxy_that_refuses_is_named_without_its_password() {
     assert!(!error.to_string().contains("word"), "{error}");
 }
 
+/// A server that gives `answer` to whatever comes first, once.
+async fn answers(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read_buf(&mut Vec::new()).await;
+        stream.write_all(answer).await.unwrap();
+        // Closed by the client.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    address
+}
+
+#[tokio::test]
+async fn c1_a_proxy_that_requires_another_password_is_a_wrong_setting() {
+    let address = answers(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+    let transport = Transport::new(TransportConfig {
+        https_proxy: Some(ProxyVariable {
+            name: "HTTPS_PROXY",
+            value: format!("http://user:s3cret@{address}"),
+        }),
+        ..config()
+    });
+    let request = Request::get(
+        Url::parse("https://login.example/t").unwrap(),
+        Route::Proxied,
+    );
+    let Err(error) = transport.reach(&request).await else {
+        panic!("the proxy has refused")
+    };
+    // Nothing changes the variable while the job runs.
+    assert_eq!(error.kind(), FailureKind::ProxySetting, "{error}");
+    let said = error.to_string();
+    assert!(
+        said.contains(&format!("http://{address}")) && said.contains("407"),
+        "{said}"
+    );
+    assert!(!said.contains("s3cret"), "{said}");
+    assert!(error.hint().contains("password"), "{}", error.hint());
+}
+
 #[tokio::test]
 async fn c1_a_proxy_is_spoken_to_by_tls() {
     let authority = TestAuthority::new();
@@ -155,24 +200,15 @@ async fn c1_a_proxy_is_spoken_to_by_tls() {
 async fn c1_a_proxy_whose_certificate_is_not_trusted_is_named() {
     let authority = TestAuthority::new();
     let proxy = ProxyServer::start_tls(None, &TestAuthority::new()).await;
-    let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plain = answers(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
     let wrong = ProxyVariable {
         name: "HTTPS_PROXY",
-        value: format!("https://user:word@{}", plain.local_addr().unwrap()),
+        value: format!("https://user:word@{plain}"),
     };
-    tokio::spawn(async move {
-        let (mut stream, _) = plain.accept().await.unwrap();
-        stream
-            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            .await
-            .unwrap();
-        // Closed by the client.
-        let _ = stream.read_to_end(&mut Vec::new()).await;
-    });
-    for (variable, kind) in [
-        (proxy.variable(), FailureKind::Tls),
+    for (variable, kind, advice) in [
+        (proxy.variable(), FailureKind::Tls, "ca_file"),
         // By TLS to a proxy that does not speak it.
-        (wrong, FailureKind::Tls),
+        (wrong, FailureKind::Tls, "http://"),
     ] {
         let address = variable.value.split('@').next_back().unwrap().to_owned();
         let transport = Transport::new(TransportConfig {
@@ -192,7 +228,25 @@ async fn c1_a_proxy_whose_certificate_is_not_trusted_is_named() {
             "{said}"
         );
         assert!(!said.contains("word"), "{said}");
+        let hint = error.hint();
+        for other in ["ca_file", "http://"] {
+            assert_eq!(hint.contains(other), other == advice, "{said}: {hint}");
+        }
     }
+}
+
+#[tokio::test]
+async fn a_host_that_speaks_no_tls_is_not_a_matter_of_roots() {
+    let address = answers(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    let url = Url::parse(&format!("https://{address}/")).unwrap();
+    let transport = Transport::new(TransportConfig {
+        roots: TestAuthority::new().roots(),
+        ..config()
+    });
+    let request = Request::get(url, Route::Proxied);
+    let error = transport.send(&request).await.unwrap_err();
+    assert_eq!(error.kind(), FailureKind::Tls, "{error}");
+    assert!(!error.hint().contains("ca_file"), "{}", error.hint());
 }
 
 #[test]
