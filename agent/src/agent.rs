@@ -32,7 +32,7 @@ use crate::source::{Federated, Source, SourceRequest};
 use crate::strategy::reason;
 use crate::strategy::{
     Choice, Facts, ProbeResult, Selection, StartError, Strategy, clock_wrong, federation_issuer,
-    roots_not_found, select, wants_probe,
+    select, wants_probe,
 };
 use crate::token::{AccessToken, Identity};
 use crate::transport::{Transport, TransportConfig};
@@ -131,10 +131,6 @@ fn carry_out(
             hint: Some(error.hint.clone()),
         });
         selection.outcome = Err(error);
-    }
-    for missing in transport.missing_roots() {
-        let notice = roots_not_found(&missing);
-        selection.explanation.notices.push(notice);
     }
     if let Some(fault) = outside.clock.fault() {
         selection.explanation.notices.push(clock_wrong(fault));

@@ -16,7 +16,9 @@ use crate::agent::{Chosen, Outside, choose};
 use crate::error::TokenError;
 use crate::principal::{Pin, Principal, jwt_issued};
 use crate::resource::Cloud;
-use crate::strategy::{Facts, clock_wrong, promise_broken, reason, select, token_of_earlier};
+use crate::strategy::{
+    Facts, clock_wrong, promise_broken, reason, roots_not_found, select, token_of_earlier,
+};
 use crate::supervisor::say;
 use crate::token::Identity;
 
@@ -171,6 +173,10 @@ async fn decide(setup: &Setup, probe: bool) -> Found {
         ..
     } = choose(&setup.config, &setup.outside, None).await;
     let mut explanation = selection.explanation.clone();
+    let missing = transport.iter().flat_map(|it| it.missing_roots());
+    explanation
+        .notices
+        .extend(missing.map(|missing| roots_not_found(&missing)));
     if selection.outcome.is_err() {
         return (explanation, Err(Refusal::NoIdentity));
     }

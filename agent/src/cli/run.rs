@@ -207,3 +207,44 @@ fn decide(setup: &Setup, required: bool) -> Result<Decided, String> {
     let chosen = runtime.block_on(choose(&setup.config, &setup.outside, None));
     Ok((Some(chosen.selection), chosen.probe))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::decide;
+    use crate::agent::Outside;
+    use crate::cli::setup::Setup;
+    use crate::config::Config;
+    use crate::journal::Journal;
+    use crate::platform::{Clock, Environment, Files};
+    use crate::strategy::reason;
+
+    #[test]
+    fn c2_roots_are_not_looked_at_before_the_command_starts() {
+        let setup = Setup {
+            config: Config::default(),
+            outside: Outside {
+                environment: Environment::from([
+                    ("MSI_ENDPOINT", "http://127.0.0.1:9/"),
+                    ("MSI_SECRET", "a secret of some length"),
+                    ("SSL_CERT_FILE", "/no/such/file.pem"),
+                    ("SSL_CERT_DIR", "/no/such/directory"),
+                ]),
+                files: Files::system(),
+                clock: Clock::system(),
+                own_uid: 0,
+                restarts: 0,
+                journal: Journal::default(),
+            },
+            file: None,
+        };
+        let (selection, _) = decide(&setup, false).unwrap();
+        let notices = selection.unwrap().explanation.notices;
+        // Where a file system hangs, only `explain` may hang with it.
+        assert!(
+            notices
+                .iter()
+                .all(|notice| notice.code != reason::ROOTS_NOT_FOUND),
+            "{notices:?}"
+        );
+    }
+}

@@ -111,7 +111,7 @@ codes! {
         OWN_ENDPOINT_IGNORED = "own_endpoint_ignored": "An endpoint variable leads to a jobcred agent and counts as absent.";
         NODE_IDENTITY_ALLOWED = "node_identity_allowed": "Tokens come from IMDS of the node, as the configuration allows.";
         IMDS_IN_AZURE_ML_JOB = "imds_in_azure_ml_job": "An Azure ML job without an endpoint of its own asks IMDS of its node.";
-        ROOTS_NOT_FOUND = "roots_not_found": "`ca_file`, `SSL_CERT_FILE` or `SSL_CERT_DIR` names what is not there. The other roots are used.";
+        ROOTS_NOT_FOUND = "roots_not_found": "`ca_file`, `SSL_CERT_FILE` or `SSL_CERT_DIR` names what is not there or cannot be looked at. The other roots are used.";
         IMDS_PROXIED = "imds_proxied": "Something answered in the place of IMDS.";
         INSTANCE_TOKEN_OF_UNKNOWN_OWNER = "instance_token_of_unknown_owner": "On this compute instance the token may be the user's.";
         SINGULARITY_IDENTITY = "singularity_identity": "The job names its identity by a resource id, which is not sent by default.";

@@ -112,6 +112,8 @@ impl Transport {
     }
 
     /// What is named as roots and is not there, a sentence each. Requests go on with the other roots.
+    ///
+    /// Looks at the file system, and waits if that hangs. So only `explain` calls it.
     #[must_use]
     pub fn missing_roots(&self) -> Vec<String> {
         self.tls.missing()

@@ -1,14 +1,16 @@
 //! The roots that TLS trusts, loaded when they are first needed.
 //!
 //! They are the system's store and all that is named besides: `SSL_CERT_FILE`, `SSL_CERT_DIR` and `ca_file` *add* roots. A left-over
-//! variable is common (conda and build tools set them), so one that leads to no certificate is a warning and not an error.
+//! variable is common (conda and build tools set them), so one without certificates is a warning and not an error.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
-use rustls_native_certs::{CertificateResult, load_certs_from_paths};
+use rustls_native_certs::{CertificateResult, ErrorKind, load_certs_from_paths};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::OnceCell;
 
@@ -27,6 +29,8 @@ const SYSTEM_FILES: [&str; 6] = [
 ];
 /// Directories of single certificates.
 const SYSTEM_DIRECTORIES: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
+/// The longest file of named roots that is read, in bytes. The bundles of distributions have less than 1 MiB.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// Roots that are named besides the system's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,29 +57,26 @@ impl NamedRoots {
         }
     }
 
-    /// A sentence for each name that leads to nothing at all. Reads no file.
+    /// A sentence for each path that adds no root because it cannot be found. Reads no file.
     fn missing(&self) -> Vec<String> {
-        let is_lost = |path: &PathBuf| !path.exists();
-        let file = |name: &str, path: &Option<PathBuf>| {
-            let path = path.as_ref().filter(|path| is_lost(path))?;
-            Some(format!(
-                "{name} names {}, which is not there",
-                path.display()
-            ))
-        };
-        let directories = &self.cert_dirs;
-        let all_lost = !directories.is_empty() && directories.iter().all(is_lost);
-        [
-            file("ca_file", &self.ca_file),
-            file("SSL_CERT_FILE", &self.cert_file),
-            all_lost.then(|| "SSL_CERT_DIR names no directory that is there".to_owned()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let files = [
+            ("ca_file", &self.ca_file),
+            ("SSL_CERT_FILE", &self.cert_file),
+        ];
+        let mut all: Vec<String> = files
+            .into_iter()
+            .filter_map(|(name, path)| missing(name, path.as_ref()?))
+            .collect();
+        // One that is there is enough.
+        let directories = self.cert_dirs.iter();
+        let lost: Option<Vec<String>> = directories
+            .map(|path| missing("SSL_CERT_DIR", path))
+            .collect();
+        all.extend(lost.unwrap_or_default());
+        all
     }
 
-    /// Each name with what it leads to.
+    /// Each name with the certificates that are there.
     fn load(&self) -> Vec<(&'static str, CertificateResult)> {
         let mut loaded = Vec::new();
         for (name, file) in [
@@ -89,10 +90,9 @@ impl NamedRoots {
         if !self.cert_dirs.is_empty() {
             let mut all = CertificateResult::default();
             for directory in &self.cert_dirs {
-                let found = load_certs_from_paths(None, Some(directory));
-                all.certs.extend(found.certs);
-                all.errors.extend(found.errors);
+                load_directory(directory, &mut all);
             }
+            keep_one_of_each(&mut all.certs);
             loaded.push(("SSL_CERT_DIR", all));
         }
         loaded
@@ -173,7 +173,7 @@ fn collect(system: &[CertificateDer<'static>], named: &NamedRoots) -> (RootCertS
                 .first()
                 .map_or_else(String::new, |error| format!(" ({error})"));
             warnings.push(format!(
-                "{name} leads to no certificates{why} and is ignored; correct it or unset it"
+                "{name} has no certificates{why} and is ignored; correct it or unset it"
             ));
         }
     }
@@ -191,25 +191,74 @@ fn system_roots() -> Vec<CertificateDer<'static>> {
             found.extend(load_certs_from_paths(None, Some(directory)).certs);
         }
     }
-    found.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
-    found.dedup();
+    keep_one_of_each(&mut found);
     found
 }
 
-/// Only a regular file is read: one that is a pipe would never end.
+/// Directories of roots have several names for each file.
+fn keep_one_of_each(certs: &mut Vec<CertificateDer<'static>>) {
+    certs.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
+    certs.dedup();
+}
+
+/// Only a regular file is read, because a pipe would never end.
 fn load_file(path: &Path) -> CertificateResult {
-    if path.exists() && !path.is_file() {
-        return CertificateResult::default();
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => CertificateResult::default(),
+        Ok(found) if found.len() > MAX_FILE => {
+            let mut nothing = CertificateResult::default();
+            let limit = MAX_FILE / 1024 / 1024;
+            let error = io::Error::other(format!("the file is larger than {limit} MiB"));
+            nothing.errors.push(cannot_read(path, error));
+            nothing
+        }
+        _ => load_certs_from_paths(Some(path), None),
     }
-    load_certs_from_paths(Some(path), None)
+}
+
+fn load_directory(directory: &Path, all: &mut CertificateResult) {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) => return all.errors.push(cannot_read(directory, error)),
+    };
+    for entry in entries {
+        match entry {
+            Ok(entry) => {
+                let found = load_file(&entry.path());
+                all.certs.extend(found.certs);
+                all.errors.extend(found.errors);
+            }
+            Err(error) => all.errors.push(cannot_read(directory, error)),
+        }
+    }
+}
+
+fn cannot_read(path: &Path, inner: io::Error) -> rustls_native_certs::Error {
+    rustls_native_certs::Error {
+        context: "cannot be read",
+        kind: ErrorKind::Io {
+            inner,
+            path: path.to_owned(),
+        },
+    }
+}
+
+/// What is said of a path that cannot be found.
+fn missing(name: &str, path: &Path) -> Option<String> {
+    let why = match path.try_exists() {
+        Ok(true) => return None,
+        Ok(false) => "is not there".to_owned(),
+        Err(error) => format!("cannot be looked at: {error}"),
+    };
+    Some(format!("{name} names {}, which {why}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::path::PathBuf;
 
-    use super::{NamedRoots, collect, load};
+    use super::{MAX_FILE, NamedRoots, collect, load};
     use crate::platform::Environment;
     use crate::transport::FailureKind;
     use crate::transport::testing::TestAuthority;
@@ -254,34 +303,72 @@ mod tests {
             ca_file: Some(path),
             ..NamedRoots::default()
         };
-        for (named, count, warned) in [
-            (NamedRoots::default(), 1, None),
-            (dirs(&["missing", "missing too"]), 1, Some("SSL_CERT_DIR")),
-            (file(own.ca_file.clone()), 2, None),
-            (dirs(&["full"]), 2, None),
-            (dirs(&["missing", "full"]), 2, None),
-            (configured(own.ca_file.clone()), 2, None),
-            (file(place("missing.pem")), 1, Some("SSL_CERT_FILE")),
-            (file(place("text.pem")), 1, Some("SSL_CERT_FILE")),
-            (file(place("empty.pem")), 1, Some("SSL_CERT_FILE")),
-            (file(place("broken.pem")), 1, Some("SSL_CERT_FILE")),
-            (file(place("full")), 1, Some("SSL_CERT_FILE")),
-            (file(place("pipe")), 1, Some("SSL_CERT_FILE")),
-            (dirs(&["empty"]), 1, Some("SSL_CERT_DIR")),
-            (dirs(&["missing"]), 1, Some("SSL_CERT_DIR")),
-            (dirs(&["text.pem"]), 1, Some("SSL_CERT_DIR")),
-            (configured(place("missing.pem")), 1, Some("ca_file")),
-            (configured(place("text.pem")), 1, Some("ca_file")),
+        let large = MAX_FILE + 1;
+        fs::copy(&own.ca_file, place("large.pem")).unwrap();
+        File::options()
+            .write(true)
+            .open(place("large.pem"))
+            .unwrap()
+            .set_len(large)
+            .unwrap();
+        fs::create_dir(place("large")).unwrap();
+        fs::hard_link(place("large.pem"), place("large/own.pem")).unwrap();
+
+        let (gone, below_a_file) = ("which is not there", "Not a directory");
+        for (named, count, warned, missing) in [
+            (NamedRoots::default(), 1, None, &[][..]),
+            (dirs(&["no", "nor"]), 1, Some("SSL_CERT_DIR"), &[gone, gone]),
+            (file(own.ca_file.clone()), 2, None, &[]),
+            (dirs(&["full"]), 2, None, &[]),
+            (dirs(&["no", "full"]), 2, None, &[]),
+            // The same root by two names.
+            (dirs(&["full", "full"]), 2, None, &[]),
+            (configured(own.ca_file.clone()), 2, None, &[]),
+            (file(place("no.pem")), 1, Some("SSL_CERT_FILE"), &[gone]),
+            (file(place("text.pem")), 1, Some("SSL_CERT_FILE"), &[]),
+            (
+                file(place("text.pem/no.pem")),
+                1,
+                Some("SSL_CERT_FILE"),
+                &[below_a_file],
+            ),
+            (file(place("empty.pem")), 1, Some("SSL_CERT_FILE"), &[]),
+            (file(place("broken.pem")), 1, Some("SSL_CERT_FILE"), &[]),
+            (file(place("large.pem")), 1, Some("SSL_CERT_FILE"), &[]),
+            (file(place("full")), 1, Some("SSL_CERT_FILE"), &[]),
+            (file(place("pipe")), 1, Some("SSL_CERT_FILE"), &[]),
+            (dirs(&["empty"]), 1, Some("SSL_CERT_DIR"), &[]),
+            (dirs(&["large"]), 1, Some("SSL_CERT_DIR"), &[]),
+            (dirs(&["large", "full"]), 2, None, &[]),
+            (dirs(&["no"]), 1, Some("SSL_CERT_DIR"), &[gone]),
+            (dirs(&["text.pem"]), 1, Some("SSL_CERT_DIR"), &[]),
+            (
+                dirs(&["text.pem/no"]),
+                1,
+                Some("SSL_CERT_DIR"),
+                &[below_a_file],
+            ),
+            (configured(place("no.pem")), 1, Some("ca_file"), &[gone]),
+            (configured(place("text.pem")), 1, Some("ca_file"), &[]),
+            (configured(place("large.pem")), 1, Some("ca_file"), &[]),
         ] {
             let (roots, warnings) = collect(&system, &named);
             assert_eq!(roots.len(), count, "{named:?}: {warnings:?}");
             assert_eq!(warnings.len(), usize::from(warned.is_some()), "{named:?}");
             for warning in &warnings {
                 assert!(warning.starts_with(warned.unwrap()), "{warning}");
+                let is_large = format!("{named:?}").contains("large");
+                assert_eq!(warning.contains("larger than"), is_large, "{warning}");
             }
             assert!(load(&system, &named).is_ok());
-            let is_missing = format!("{named:?}").contains("missing") && warned.is_some();
-            assert_eq!(named.missing().len(), usize::from(is_missing), "{named:?}");
+            let said = named.missing();
+            assert_eq!(said.len(), missing.len(), "{named:?}: {said:?}");
+            for (said, why) in said.iter().zip(missing) {
+                assert!(
+                    said.starts_with(warned.unwrap()) && said.contains(why),
+                    "{said}"
+                );
+            }
         }
     }
 
