@@ -56,22 +56,17 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
         outcome: Err(error),
         ..
     }) = &selection
-        && required
     {
-        announce::refusal(error);
-        say("COMMAND is not started, because an identity is required");
-        return Ending::Exited(exit::NO_IDENTITY);
-    }
-    if let Some(Selection {
-        outcome: Err(error),
-        ..
-    }) = &selection
-        && !error.is_own_fault()
-        && holds(&setup.config)
-    {
-        announce::refusal(error);
-        say("COMMAND is not started, because its configuration declares `resources`");
-        return Ending::Exited(exit::RESOURCE_REFUSED);
+        if required {
+            announce::refusal(error);
+            say("COMMAND is not started, because an identity is required");
+            return Ending::Exited(exit::NO_IDENTITY);
+        }
+        if !error.is_own_fault() && holds(&setup.config) {
+            announce::refusal(error);
+            say("COMMAND is not started, because its configuration declares `resources`");
+            return Ending::Exited(exit::RESOURCE_REFUSED);
+        }
     }
     let environment = &setup.outside.environment;
     let place = place::for_run(&setup, place::mark(&setup).as_ref());
@@ -84,7 +79,8 @@ pub(super) fn run(options: &GlobalOptions, run: RunOptions, entry: Entry) -> End
             let shares = matches!(place.seat.part, Part::Sharer(_));
             introduce(selection.as_ref(), &place, shares, run.quiet);
             variables.push((SOCKET_VARIABLE.to_owned(), path));
-            prefetch = prefetch_plan(&setup.config, place.seat.path(), required);
+            let socket = place.seat.path();
+            prefetch = prefetch_plan(&setup.config, selection.as_ref(), socket, required);
             post_mortem = Some(PostMortemPlan {
                 socket: place.seat.path().to_owned(),
                 when: setup.config.post_mortem,
@@ -168,7 +164,16 @@ pub(super) fn holds(config: &Config) -> bool {
     !config.resources.is_empty() && !config.prefetch_timeout.is_zero()
 }
 
-fn prefetch_plan(config: &Config, socket: &Path, required: bool) -> Option<PrefetchPlan> {
+fn prefetch_plan(
+    config: &Config,
+    selection: Option<&Selection>,
+    socket: &Path,
+    required: bool,
+) -> Option<PrefetchPlan> {
+    if selection.is_some_and(|it| it.outcome.is_err()) {
+        // No token can come, so COMMAND does not wait for one.
+        return None;
+    }
     let socket = socket.to_owned();
     if holds(config) {
         return Some(PrefetchPlan {

@@ -313,10 +313,16 @@ mod tests {
             reason::DECISION_LOST,
             reason::AGENT_KEEPS_ENDING,
             reason::NO_RANDOMNESS,
+            // No issuer has refused anything where a setting keeps jobcred from it.
+            reason::AUTHORITY_NOT_HTTPS,
+            reason::ENDPOINT_INVALID,
+            reason::FEDERATION_INVALID,
+            reason::OBO_ENDPOINT_INVALID,
+            reason::SECRET_NOT_SENDABLE,
         ] {
             assert!(error(code).is_own_fault(), "{code}");
         }
-        for code in [reason::NOTHING_FOUND, reason::SECRET_NOT_SENDABLE] {
+        for code in [reason::NOTHING_FOUND, reason::OBO_ENDPOINT_MISSING] {
             assert!(!error(code).is_own_fault(), "{code}");
         }
     }

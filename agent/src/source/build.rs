@@ -14,7 +14,7 @@ use super::{
 };
 use crate::error::TokenError;
 use crate::platform::{Clock, Environment, Files};
-use crate::strategy::{Choice, StartError, Upstream, reason};
+use crate::strategy::{Choice, FederationError, StartError, Upstream, reason};
 use crate::transport::{InvalidSecret, RetryPolicy, Transport};
 
 /// What sources reach the outside with.
@@ -143,10 +143,5 @@ fn require_https(authority: &Url) -> Result<(), StartError> {
     if authority.scheme() == "https" && authority.has_host() {
         return Ok(());
     }
-    Err(StartError {
-        code: reason::AUTHORITY_NOT_HTTPS,
-        message: "the issuer's address is not https: a credential would be sent in the clear"
-            .to_owned(),
-        hint: "correct AZURE_AUTHORITY_HOST or `authority_host`".to_owned(),
-    })
+    Err(FederationError.into())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::candidate::{Finding, Verdict, View};
 use super::reading::{Id, is_tenant};
-use super::{StartError, Strategy, Upstream, kubernetes, reason};
+use super::{StartError, Strategy, Upstream, federation_issuer, reason};
 
 const VARIABLES: [&str; 3] = ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"];
 
@@ -17,17 +17,7 @@ pub(super) fn service_principal(view: &View<'_>, configured: bool) -> Finding {
                 "The environment holds an application's credentials.",
                 upstream,
             ),
-            Err(why) => Verdict::Fails(StartError {
-                code: reason::SERVICE_PRINCIPAL_INCOMPLETE,
-                message: format!("the strategy service-principal is configured, but {why}"),
-                hint: if view.variable("AZURE_CLIENT_CERTIFICATE_PATH").is_some() {
-                    "Set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET. jobcred cannot use a certificate (AZURE_CLIENT_CERTIFICATE_PATH): \
-                     make a secret, or let the application trust a managed identity or the pod."
-                } else {
-                    "Set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET."
-                }
-                .to_owned(),
-            }),
+            Err(error) => Verdict::Fails(error),
         }
     } else {
         only_when_configured()
@@ -38,22 +28,39 @@ pub(super) fn service_principal(view: &View<'_>, configured: bool) -> Finding {
     }
 }
 
-fn principal_upstream(view: &View<'_>) -> Result<Upstream, String> {
-    let missing = |name: &str| format!("{name} is unset");
-    let value = |name: &str| view.variable(name).ok_or_else(|| missing(name));
+fn principal_upstream(view: &View<'_>) -> Result<Upstream, StartError> {
+    let fails = |why: &str| incomplete(view, why);
+    let value = |name: &str| {
+        view.variable(name)
+            .ok_or_else(|| fails(&format!("{name} is unset")))
+    };
     let tenant = value("AZURE_TENANT_ID")?;
     if !is_tenant(tenant) {
-        return Err("AZURE_TENANT_ID is neither a GUID nor a domain name".to_owned());
+        return Err(fails("AZURE_TENANT_ID is neither a GUID nor a domain name"));
     }
     let Id::Guid(client_id) = Id::read(Some(value("AZURE_CLIENT_ID")?)) else {
-        return Err("AZURE_CLIENT_ID is no GUID".to_owned());
+        return Err(fails("AZURE_CLIENT_ID is not a GUID"));
     };
     Ok(Upstream::ServicePrincipal {
-        authority: kubernetes::issuer(view)?,
+        authority: federation_issuer(&view.facts.environment, view.config)?,
         tenant: tenant.to_owned(),
         client_id,
         secret: value("AZURE_CLIENT_SECRET")?.into(),
     })
+}
+
+fn incomplete(view: &View<'_>, why: &str) -> StartError {
+    StartError {
+        code: reason::SERVICE_PRINCIPAL_INCOMPLETE,
+        message: format!("the strategy service-principal is configured, but {why}"),
+        hint: if view.variable("AZURE_CLIENT_CERTIFICATE_PATH").is_some() {
+            "Set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET. jobcred cannot use a certificate (AZURE_CLIENT_CERTIFICATE_PATH): \
+             make a secret, or let the application trust a managed identity or the pod."
+        } else {
+            "Set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET."
+        }
+        .to_owned(),
+    }
 }
 
 pub(super) fn azure_cli(view: &View<'_>, configured: bool) -> Finding {

@@ -50,8 +50,18 @@ pub fn federation_issuer(
 
 /// The issuer's address cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("AZURE_AUTHORITY_HOST (or authority_host) is no https address")]
+#[error("AZURE_AUTHORITY_HOST (or authority_host) is not an https address")]
 pub struct FederationError;
+
+impl From<FederationError> for StartError {
+    fn from(error: FederationError) -> Self {
+        Self {
+            code: reason::AUTHORITY_NOT_HTTPS,
+            message: format!("{error}, and no credential is sent in the clear"),
+            hint: "Correct AZURE_AUTHORITY_HOST or `authority_host`.".to_owned(),
+        }
+    }
+}
 
 /// Whether the configured application can be acted as with this choice.
 pub(super) fn check(

@@ -174,9 +174,9 @@ fn workload_identity(view: &View<'_>) -> Federation {
     if !is_tenant(tenant) {
         return invalid("AZURE_TENANT_ID is neither a GUID nor a domain name");
     }
-    let authority = match issuer(view) {
+    let authority = match federation_issuer(&view.facts.environment, view.config) {
         Ok(url) => url,
-        Err(why) => return invalid(why),
+        Err(error) => return Federation::Invalid(error.into()),
     };
     Federation::Complete(Upstream::WorkloadIdentity {
         authority,
@@ -184,12 +184,6 @@ fn workload_identity(view: &View<'_>) -> Federation {
         client_id,
         token_file: PathBuf::from(token_file),
     })
-}
-
-/// The issuer: configured, else in the environment, else the cloud's.
-pub(super) fn issuer(view: &View<'_>) -> Result<url::Url, &'static str> {
-    federation_issuer(&view.facts.environment, view.config)
-        .map_err(|_| "AZURE_AUTHORITY_HOST (or authority_host) is no https address")
 }
 
 fn invalid(why: &str) -> Federation {

@@ -155,8 +155,8 @@ pub struct StartError {
 }
 
 impl StartError {
-    /// Whether nobody refused anything: jobcred itself does not know any more what it was to do, or will not go on. COMMAND is
-    /// not kept from starting for that.
+    /// Whether no issuer has refused anything. Either jobcred itself cannot go on, or a setting of this machine keeps it from the
+    /// issuer: an address that may not be asked, a secret that cannot be sent. COMMAND starts in spite of such an error.
     #[must_use]
     pub fn is_own_fault(&self) -> bool {
         [
@@ -164,6 +164,11 @@ impl StartError {
             reason::DECISION_CHANGED,
             reason::DECISION_LOST,
             reason::NO_RANDOMNESS,
+            reason::AUTHORITY_NOT_HTTPS,
+            reason::ENDPOINT_INVALID,
+            reason::FEDERATION_INVALID,
+            reason::OBO_ENDPOINT_INVALID,
+            reason::SECRET_NOT_SENDABLE,
         ]
         .contains(&self.code)
     }

@@ -62,6 +62,7 @@ codes! {
         WORKLOAD_IDENTITY_INVALID = "workload_identity_invalid": "A variable of workload identity has an impossible value.";
         NODE_IDENTITY_REFUSED = "node_identity_refused": "Only IMDS is left, and in this pod it stands for the node, not for the job.";
         KUBERNETES_IMDS_NO_ANSWER = "kubernetes_imds_no_answer": "Only IMDS is left, and it does not answer.";
+        AUTHORITY_NOT_HTTPS = "authority_not_https": "The issuer's address is not https.";
         SERVICE_PRINCIPAL_INCOMPLETE = "service_principal_incomplete": "service-principal is configured, but a variable is missing or impossible.";
         AZURE_CLI_UNAVAILABLE = "azure_cli_unavailable": "azure-cli is configured, but there is no `az` on PATH.";
         FEDERATION_INVALID = "federation_invalid": "An application to act as is configured, but its issuer is no https address.";
@@ -74,7 +75,6 @@ codes! {
     /// Start-up errors that show only when the choice is carried out.
     CARRIED_OUT {
         SECRET_NOT_SENDABLE = "secret_not_sendable": "The endpoint's secret holds characters that no HTTP header can.";
-        AUTHORITY_NOT_HTTPS = "authority_not_https": "The issuer's address is not https.";
         DECISION_CHANGED = "decision_changed": "The agent was started again, and what it finds now would lead to another identity than at the job's start.";
         DECISION_LOST = "decision_lost": "The agent cannot read what it was given, or what was decided at the job's start.";
         AGENT_KEEPS_ENDING = "agent_keeps_ending": "The agent ended several times in a row; what answers instead has no tokens.";

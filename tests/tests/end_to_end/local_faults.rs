@@ -181,6 +181,52 @@ fn c1_a_redirect_does_not_keep_the_command_from_starting() {
 }
 
 #[test]
+fn c1_an_address_or_a_secret_that_cannot_be_used_does_not_keep_the_command_from_starting() {
+    let (_entra, _ca, pod) = pod();
+    let (aml, cluster) = cluster();
+    let (_, user) = self::cluster();
+    let user = user.with_environment([("AZUREML_OBO_ENABLED", "True")]);
+    let application = [
+        (
+            "JOBCRED_FEDERATED_CLIENT_ID",
+            "5e4d3c2b-4444-4555-8666-777788889999",
+        ),
+        (
+            "JOBCRED_FEDERATED_TENANT_ID",
+            "7a7b7c7d-5555-4666-8777-88889999aaaa",
+        ),
+    ];
+    let federated = self::cluster().1.with_environment(application);
+    let http = ("AZURE_AUTHORITY_HOST", "http://login.example/");
+    for (world, (name, value)) in [
+        (&pod, http),
+        (&federated, http),
+        (&cluster, ("MSI_SECRET", "a\nb")),
+        (&cluster, ("MSI_ENDPOINT", "ftp://127.0.0.1/")),
+        (&user, ("OBO_ENDPOINT", "ftp://127.0.0.1/")),
+    ] {
+        let output = run(world, &[], &[(name, value)]);
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (Some(0), "ran\n"),
+            "{name}: {}",
+            output.stderr
+        );
+        assert!(output.stderr.contains(name), "{name}: {}", output.stderr);
+        // Nothing is tried that could come later.
+        assert!(!output.stderr.contains("goes on"), "{}", output.stderr);
+        let output = run(world, &["--required"], &[(name, value)]);
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (Some(121), ""),
+            "{name}: {}",
+            output.stderr
+        );
+    }
+    assert!(aml.requests().is_empty());
+}
+
+#[test]
 fn b4_what_heals_is_asked_again_before_the_command_starts() {
     for (status, body) in [
         (200, json!({"error": "server_error"})),
