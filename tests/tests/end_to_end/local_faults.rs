@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use jobcred_tests::{AzureMl, AzureMlOptions, Behavior, Entra, EntraOptions, TestCa};
+use jobcred_tests::{
+    AzureMl, AzureMlOptions, Behavior, Entra, EntraOptions, Identities, Imds, ImdsOptions, TestCa,
+};
 use serde_json::json;
 
 use crate::support::{Output, World, in_namespace_with_hosts};
@@ -224,6 +226,26 @@ fn c1_an_address_or_a_secret_that_cannot_be_used_does_not_keep_the_command_from_
         );
     }
     assert!(aml.requests().is_empty());
+}
+
+#[test]
+fn b4_an_identity_that_the_metadata_service_finds_late_is_waited_for() {
+    let imds = Imds::start(ImdsOptions {
+        identities: Identities::system(),
+        ..ImdsOptions::default()
+    })
+    .unwrap();
+    let base = format!("http://{}", imds.endpoint().address());
+    let world = World::new().with_secrets(imds.secrets()).with_environment([
+        ("AZURE_POD_IDENTITY_AUTHORITY_HOST", base.as_str()),
+        ("JOBCRED_RESOURCES", STORAGE),
+    ]);
+    let not_found = json!({"error": "invalid_request", "error_description": "Identity not found"});
+    imds.script().push_times(Behavior::json(404, &not_found), 2);
+    let output = run(&world, &["--required"], &[]);
+    assert_eq!(output.stdout, "ran\n", "{}", output.stderr);
+    assert_eq!(imds.requests().len(), 3);
+    assert_eq!(imds.tokens().len(), 1);
 }
 
 #[test]
