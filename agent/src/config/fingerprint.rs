@@ -8,8 +8,7 @@ use ring::digest::{Context, SHA256};
 use super::{Config, UserDialects};
 use crate::platform::Clock;
 use crate::strategy::{Choice, Facts, ProbeResult, Strategy, Upstream, select, wants_probe};
-use crate::supervisor::LOOPBACK;
-use crate::transport::{TransportConfig, entries};
+use crate::transport::{LOOPBACK, TransportConfig, entries};
 
 /// How much of the hash is kept, in bytes: more than enough to tell a handful of agents apart.
 const KEPT_BYTES: usize = 16;

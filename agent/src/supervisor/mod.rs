@@ -42,7 +42,6 @@ pub use self::endpoint::Endpoint;
 pub use self::entry::Entry;
 pub use self::event_loop::{run, run_alone};
 pub use self::lease::{LeaseReader, News, Told};
-pub(crate) use self::no_proxy::LOOPBACK;
 pub use self::no_proxy::with_loopback;
 pub use self::post_mortem::PostMortemPlan;
 pub use self::prefetch::{PrefetchPlan, Wanted};

@@ -9,9 +9,8 @@
 //! - An empty value counts as unset: curl, requests, Go and Java read the other name then.
 
 use crate::platform::Environment;
+use crate::transport::LOOPBACK;
 
-/// The endpoint's host, as tools spell it.
-pub(crate) const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
 /// Tools disagree about which of the two they read first, so both are set.
 const NAMES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 

@@ -12,12 +12,16 @@
 //! | `10.0.0.0/8`, `fd00::/8` | the network |
 //! | any of these with `:port` | the same at that port |
 //!
-//! Commas and blanks separate entries. Upper and lower case are the same.
+//! Commas and blanks separate entries. Upper and lower case are the same. Not read is the end of an address, like `.2.3`: Python and
+//! Go compare it as text.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use url::{Host, Url};
+
+/// The entries that exempt this machine. `run` appends them for COMMAND.
+pub(crate) const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
 
 /// The entries of a list, as they are spelt.
 pub(crate) fn entries(list: &str) -> impl Iterator<Item = &str> {
@@ -173,6 +177,7 @@ mod tests {
             ("10.0.0.0/8", ipv4, true),
             ("10.1.2.3/8", ipv4, true),
             ("11.0.0.0/8", ipv4, false),
+            // The end of an address, which Python and Go accept and curl does not.
             ("1.2.3", ipv4, false),
             (".2.3", ipv4, false),
             ("10.1.2.3", "https://[::ffff:10.1.2.3]/", true),

@@ -30,7 +30,7 @@ use crate::journal::{Event, Journal};
 use crate::platform::{Clock, Environment};
 
 pub use self::error::{FailureKind, TransportError};
-pub(crate) use self::exemptions::entries;
+pub(crate) use self::exemptions::{LOOPBACK, entries};
 pub use self::proxy::ProxyVariable;
 pub use self::reach::{NoAddress, Reached, TlsProblem, addresses};
 pub use self::request::{Endpoint, InvalidSecret, Limits, Request, Route};
