@@ -143,9 +143,9 @@ lint: ## formatting, clippy, licences, Python and shell checks
 	.venv/bin/mypy --config-file python-shim/pyproject.toml python-shim/src python-shim/tests
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/clients
 	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/benches
-	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/packaging packaging
-	MYPYPATH=tests/clients .venv/bin/mypy --config-file python-shim/pyproject.toml tests/containers
-	.venv/bin/mypy --config-file python-shim/pyproject.toml tests/kubernetes
+	MYPYPATH=tests/docs .venv/bin/mypy --config-file python-shim/pyproject.toml tests/packaging packaging
+	MYPYPATH=tests/clients:tests/docs .venv/bin/mypy --config-file python-shim/pyproject.toml tests/containers
+	MYPYPATH=tests/docs .venv/bin/mypy --config-file python-shim/pyproject.toml tests/kubernetes
 	MYPYPATH=tests/clients .venv/bin/mypy --config-file python-shim/pyproject.toml tests/docs
 	.venv/bin/hadolint Dockerfile deploy/azureml/environment/Dockerfile tests/containers/training/Dockerfile
 	shellcheck -x $(SCRIPTS)

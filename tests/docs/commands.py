@@ -6,20 +6,41 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-from places import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "python-shim/README.md",
     *sorted((ROOT / "client-lib").rglob("README.md")),
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "fuzz/README.md",
+    ROOT / "tests/README.md",
+    *sorted((ROOT / "tests").glob("*/README.md")),
 ]
+# Lines that need an engine, a cluster or another distribution, and the neighbour of this directory that runs them.
+ELSEWHERE = {
+    "pip install dist/jobcred-*linux*.whl": "packaging",
+    "pip uninstall jobcred": "packaging",
+    "cd dist && sha256sum --check SHA256SUMS": "packaging",
+    "tar -xzf jobcred-*-linux-x86_64.tar.gz -C /opt": "packaging",
+    "install -m 755 /opt/jobcred-*/bin/* /usr/local/bin": "packaging",
+    "docker build -t jobcred .": "containers",
+    (
+        "docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges \\\n"
+        "    --volume credentials:/run/jobcred jobcred agent --sandbox"
+    ): "containers",
+    "docker run --rm jobcred explain": "containers",
+    "docker stop --time 30": "containers",
+    "kubectl kustomize deploy/kubernetes": "kubernetes",
+    "kubectl apply -k deploy/kubernetes": "kubernetes",
+    "kubectl logs POD -c jobcred": "kubernetes",
+}
 # What a code span has to begin with to be a command.
 PROGRAMS = {
     *(".", "az", "azcopy", "cargo", "cc", "cd", "chmod", "cp"),
@@ -124,6 +145,20 @@ def in_page(page: Path, text: str) -> Iterator[Block]:
         line = " ".join(span[1].split())
         if is_command(line):
             yield Block(page, number(span.start()), (line,))
+
+
+def in_pages() -> Iterator[str]:
+    """Every command of the pages."""
+    for page in PAGES:
+        for block in in_page(page, page.read_text()):
+            yield from block.lines
+
+
+def run_by(neighbour: str) -> list[str]:
+    """The commands that a neighbour of this directory runs, in the order of the table."""
+    there = set(in_pages())
+    assert ELSEWHERE.keys() <= there, ELSEWHERE.keys() - there
+    return [line for line, name in ELSEWHERE.items() if name == neighbour]
 
 
 def all_blocks() -> list[Block]:

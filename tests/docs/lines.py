@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import places
-from commands import SETTING
+from commands import ELSEWHERE, SETTING
 
 CAPI = Path(places.built_folder()).resolve()
 # Words that stand for others.
@@ -36,6 +36,12 @@ INSTEAD = {
     "sh -c '. /run/jobcred/agent/endpoint.env && exec python train.py'": (
         f"{SIDECAR}sh -c '. /run/jobcred/agent/endpoint.env && exec python train.py'"
     ),
+    # They serve until their standard input closes.
+    "jobcred-doubles azure_ml imds": "jobcred-doubles azure_ml imds </dev/null",
+    "jobcred-doubles --config doubles.json": (
+        """echo '{"azure_ml": {"lifetime": 300}, "acr": {}}' >doubles.json\n"""
+        "jobcred-doubles --config doubles.json </dev/null"
+    ),
     # Not to the system's own place, and what `make test` has built.
     "client-lib/capi/install /usr/local": (
         f"client-lib/capi/install $PWD/local {CAPI}\n"
@@ -43,33 +49,68 @@ INSTEAD = {
     ),
 }
 
-# What does not run here, by its beginning.
+# What no test runs as it stands, each with its own reason.
+NAME = "the name of a command, in a sentence about it"
+ENDS_AGENTS = "would end every agent of the machine"
+LOGIN = "needs a person's login at Azure"
 NOT_RUN = {
-    "az ": "needs a login at Azure",
-    "azcopy ": "tests/clients runs it",
+    "az login": LOGIN,
+    "az ad sp create --id APPLICATION": LOGIN,
+    "az ml environment create --file environment.yml": f"{LOGIN}: tests/containers checks the file",
+    "az ml job create --file job.yml": f"{LOGIN}: tests/containers checks the file",
+    "az login --identity": "needs the Azure CLI: tests/clients runs it with an option",
+    "az login --identity --allow-no-subscriptions": "needs the Azure CLI: tests/clients runs it",
+    "az account get-access-token": "needs the Azure CLI: tests/clients runs it with an option",
+    "azcopy list": "needs azcopy: tests/clients runs it with the container",
     "cargo build": "builds what these tests run",
-    "UPDATE_DOCS=1 ": "writes into the documentation",
-    "pip install": "tests/packaging installs the wheel; jobcred itself comes from an index",
-    "pip uninstall jobcred": "the wheel is not installed here",
-    "make wheel && cp ": "tests/containers builds the image of this folder with the wheel",
-    "cd dist && ": "tests/packaging unpacks the archive",
-    "tar -xzf jobcred-": "tests/packaging unpacks the archive",
-    "install -m 755 /opt/jobcred-": "tests/packaging unpacks the archive",
-    "docker ": "there is no engine here: tests/containers builds and runs the image",
-    "kubectl ": "there is no cluster here: tests/kubernetes runs the lines of docs/kubernetes.md",
+    "cargo fuzz tmin": NAME,
+    (
+        "cargo fuzz run --sanitizer none token_answer corpus/token_answer seeds/token_answer"
+        " -- -dict=dictionary -jobs=2"
+    ): "never ends by itself",
+    "docker pull": NAME,
     "docker-credential-jobcred get": "needs a registry: tests/tests/end_to_end/registry.rs runs it",
-    "echo myregistry.azurecr.io | docker-credential-jobcred get": "needs a registry: see above",
+    "echo myregistry.azurecr.io | docker-credential-jobcred get": (
+        "needs a registry: tests/tests/end_to_end/registry.rs does the same"
+    ),
+    "fuzz/run 600 token_answer": "takes ten minutes: `make test-fuzz` calls it with less",
     "jobcred top": "needs a terminal: tests/tests/end_to_end/top.rs runs it",
-    "kill $(pidof jobcred)": "would end every agent of the machine",
-    "pkill jobcred": "would end every agent of the machine",
-    "killall jobcred": "would end every agent of the machine",
+    "kill $(pidof jobcred)": ENDS_AGENTS,
+    "killall jobcred": ENDS_AGENTS,
+    "pkill jobcred": ENDS_AGENTS,
+    "kubectl kustomize": "the name of a command, which tests/containers runs",
+    "make wheel && cp dist/jobcred-*linux*.whl deploy/azureml/environment/": (
+        "writes into the sources: tests/containers builds a copy of this folder with the wheel"
+    ),
     "mpirun -x IDENTITY_ENDPOINT": "an example of what does not work",
+    "pip install": NAME,
+    "pip install jobcred": "no release is in an index yet",
+    "UPDATE_DOCS=1 cargo test -p jobcred --test troubleshooting": "writes into the documentation",
+    # Pages for contributors: they say how to run tests by hand.
+    "tests/isolated [--imds-address] [--host myreg.azurecr.io]... COMMAND...": "a synopsis",
+    (
+        "PROPTEST_CASES=100000 .venv/bin/cargo-nextest nextest run -p jobcred -p jobcred-wire -p jobcred-client --lib "
+        "-E 'test(nearly) | test(whatever)'"
+    ): "builds, and takes minutes: `make test` runs fewer cases",
+    "tests/setup clients && .venv/bin/cargo-nextest nextest run --workspace --all-features --no-run": (
+        "installs and builds"
+    ),
+    (
+        "JOBCRED_TARGET_DIR=$PWD/target/debug \\\n"
+        "    tests/isolated --imds-address --host myreg.azurecr.io --host management.azure.com \\\n"
+        "    .venv/bin/python -m pytest tests/clients -k sandbox"
+    ): "a part of `make test-clients`",
+    "JOBCRED_TRAINING_SECONDS=60": "a variable of tests/clients, not of jobcred",
+    (
+        "JOBCRED_TARGET_DIR=target/debug tests/isolated --host myaccount.blob.core.windows.net \\\n"
+        "    .venv/bin/python -m pytest tests/docs -k kubernetes.md"
+    ): "these tests themselves",
 }
 
 
 def reason(line: str) -> str | None:
     """Why a line does not run here, if so."""
-    return next((why for start, why in NOT_RUN.items() if line == start.strip() or line.startswith(start)), None)
+    return f"tests/{ELSEWHERE[line]} runs it" if line in ELSEWHERE else NOT_RUN.get(line)
 
 
 def runnable(line: str) -> str:

@@ -1,12 +1,12 @@
-"""The commands of docs/install.md, in an old distribution."""
+"""The documented commands that install the wheel and the archive, in an old distribution."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from typing import TYPE_CHECKING
 
-from places import DIST, REPOSITORY, Root
+from commands import run_by
+from places import DIST, Root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,18 +14,16 @@ if TYPE_CHECKING:
 VENV = "python3 -m venv /venv && . /venv/bin/activate"
 
 
-def blocks() -> list[str]:
-    page = (REPOSITORY / "docs/install.md").read_text()
-    return re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-
-
 def test_k2_the_documented_lines_install_the_programs(root: Callable[[str], Root]) -> None:
     old = root("bullseye")
     shutil.copytree(DIST, old.path / "dist")
-    wheel, archive = blocks()
-    for name, text in {"wheel": f"{VENV}\n{wheel}", "archive": archive}.items():
-        done = old.run("sh", "-ec", f"{text}\ncd /\njobcred --version\ndocker-credential-jobcred list")
+    wheel, uninstall, *archive = run_by("packaging")
+    for name, lines in {"wheel": [VENV, wheel], "archive": archive}.items():
+        text = "\n".join([*lines, "cd /", "jobcred --version", "docker-credential-jobcred list"])
+        done = old.run("sh", "-ec", text)
         assert done.returncode == 0, f"{name}: {done.stderr}"
         assert "jobcred " in done.stdout
-    done = old.run("sh", "-ec", ". /venv/bin/activate; pip uninstall --yes jobcred; ! test -e /venv/bin/jobcred")
+    text = f". /venv/bin/activate; test -e /venv/bin/jobcred; {uninstall}; ! test -e /venv/bin/jobcred"
+    # It asks. This says yes.
+    done = old.run("sh", "-ec", text, PIP_YES="1")
     assert done.returncode == 0, done.stderr
