@@ -103,7 +103,7 @@ test-containers: ## the image and the examples in deploy/: built, run in an engi
 	JOBCRED_TARGET_DIR=$(abspath $(TARGET_DIR)/debug) JOBCRED_DIST=$(abspath $(DIST)) JOBCRED_PROFILE=$(PROFILE) \
 		$(ISOLATED) $(ALONE) $(PYTHON) -m pytest -q tests/containers $(PICK)
 
-test-kubernetes: ## the Job of deploy/kubernetes in a real cluster of one node
+test-kubernetes: ## the Job of deploy/kubernetes in a real cluster of one node; PICK=--slow adds the rotation of its token, 12 minutes
 	@$(MAKE) --no-print-directory static PROFILE=$(PROFILE)
 	@tests/setup kubernetes
 	$(BUILD_TESTS)
