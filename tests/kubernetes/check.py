@@ -1,7 +1,8 @@
 """Checks situations of the Job of deploy/kubernetes in a cluster: check.py STATE [-k PATTERN] [--job FILE] [--slow].
 
-It prints a line for each: `ok`, `FAULT`, or `known` for a fault that KNOWN lists. `FIXED`: a listed fault is gone, and
-its entry has to go. The status is 1 if there is a fault that is not listed, or one that is fixed.
+It prints a line for each, and at last the faults by name. A line is `ok`, `FAULT`, or `known` for a fault that KNOWN
+lists. `FIXED`: a listed fault is gone, and its entry has to go. The status is 1 if there is a fault that is not listed,
+or one that is fixed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ KNOWN = {
     "k5_events_of_the_probe": (r"^\d+ events", "the text of `health` has a different request id each time"),
     "k6_run_beside_the_sidecar": ("cannot listen at", "`run` wants to be the agent at JOBCRED_SOCKET"),
 }
+WORDS = {"known": "known fault", "FIXED": "fixed fault", "FAULT": "new fault"}
 SLOW = "the_projected_token_rotates"
 AT_A_TIME = 5
 
@@ -54,8 +56,10 @@ def check(scene: Scene) -> str:
             verdict, text = "ok", SITUATIONS[scene.name](scene)
         except Exception as error:  # every kind is a result
             verdict, text = "FAULT", " ".join(str(error).split())[:600] or traceback.format_exc()
-        finally:
+        try:
             scene.job().delete()
+        except Exception as error:  # the others go on
+            verdict, text = "FAULT", f"{text}; the Job was not deleted: {error}"[:900]
     words, reason = KNOWN.get(scene.name, ("", ""))
     if words and verdict == "ok":
         verdict, text = "FIXED", f"{text}. Take it out of KNOWN in check.py."
@@ -63,6 +67,16 @@ def check(scene: Scene) -> str:
         verdict, text = "known", f"{reason}: {text}"
     print(f"{verdict:6}{time.monotonic() - before:5.0f} s  {scene.name}: {text}", flush=True)
     return verdict
+
+
+def summary(names: list[str], verdicts: list[str]) -> str:
+    """How many situations are as they should be, and the names of the others."""
+    parts = [f"{verdicts.count('ok')} ok"]
+    for verdict, words in WORDS.items():
+        found = [name for name, other in zip(names, verdicts, strict=True) if other == verdict]
+        if found:
+            parts.append(f"{len(found)} {words}{'s' if len(found) > 1 else ''}: {', '.join(found)}")
+    return "; ".join(parts)
 
 
 def main() -> int:
@@ -79,8 +93,7 @@ def main() -> int:
     names = [name for name in SITUATIONS if re.search(given.pattern, name) and (given.slow or name != SLOW)]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         verdicts = list(pool.map(check, [Scene(cluster, name, given.job, turn) for name in names]))
-    counts = {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))}
-    print(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
+    print(summary(names, verdicts))
     return int(not verdicts or "FAULT" in verdicts or "FIXED" in verdicts)
 
 

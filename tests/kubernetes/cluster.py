@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 Done = subprocess.CompletedProcess[str]
@@ -23,6 +25,25 @@ def until(what: str, condition: Callable[[], object], seconds: float = PATIENCE)
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
         time.sleep(0.3)
+
+
+class Stream:
+    """A command in the node that writes line after line."""
+
+    def __init__(self, words: list[str]) -> None:
+        # nsenter is its parent, and passes no signal on. Both are in a group of their own.
+        self._child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    def lines(self) -> Iterator[str]:
+        """Its next lines, until it ends."""
+        output: IO[str] | None = self._child.stdout
+        assert output
+        while line := output.readline():
+            yield line
+
+    def end(self) -> None:
+        os.killpg(self._child.pid, signal.SIGTERM)
+        self._child.communicate()
 
 
 class Cluster:
@@ -45,6 +66,10 @@ class Cluster:
         done = self.attempt(*words, given=given)
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def stream(self, *words: str) -> Stream:
+        """Starts a command in the node."""
+        return Stream([str(self.state / "in"), *words])
 
     def kubectl(self, *words: str, given: str | None = None) -> str:
         """A command of kubectl that must succeed: what it prints."""

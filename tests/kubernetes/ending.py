@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from typing import TYPE_CHECKING
 
-from cluster import until
+from cluster import PATIENCE, until
+from job import Document, Job, documents
 from scene import situation
 
 if TYPE_CHECKING:
     from scene import Scene
+
+
+class Following:
+    """Sees a pod until it is gone: what its training writes, and how each container ended."""
+
+    def __init__(self, scene: Scene, job: Job) -> None:
+        self.pod = job.pod
+        self._log = scene.cluster.stream("kubectl", "logs", "--follow", self.pod, "--container=train")
+        # It follows when it has the first line.
+        self._first = next(self._log.lines(), "")
+        query = f"watch=true&timeoutSeconds={PATIENCE:.0f}&fieldSelector=metadata.name={self.pod}"
+        self._watch = scene.cluster.stream("kubectl", "get", f"--raw=/api/v1/namespaces/default/pods?{query}")
+        # The pod as it is.
+        assert next(self._watch.lines(), ""), "the pod is not there"
+
+    def finish(self) -> tuple[list[Document], dict[str, Document]]:
+        """The training's lines, and the ends of the containers by their names."""
+        status: Document = {}
+        for line in self._watch.lines():
+            event = json.loads(line)
+            if event["type"] == "DELETED":
+                status = event["object"]["status"]
+                break
+        self._watch.end()
+        assert status, f"the pod is not gone within {PATIENCE:.0f} s"
+        said = documents([self._first, *self._log.lines()])
+        self._log.end()
+        containers = status.get("initContainerStatuses", []) + status["containerStatuses"]
+        return said, {one["name"]: one["state"]["terminated"] for one in containers}
+
+
+def in_order(scene: Scene, said: list[Document], ends: dict[str, Document]) -> str:
+    """The training had a token for its checkpoint, and ended by itself. Then the agent ended by itself."""
+    # The signal may come during a step.
+    assert [line["at"] for line in said if line["at"] != "step"] == ["start", "SIGTERM", "checkpoint", "end"], said
+    assert {line.get("oid") or line["error"] for line in said if "client" in line} == {scene.own}, said
+    # Not 137: the kubelet had to kill none of them.
+    assert {name: end["exitCode"] for name, end in ends.items()} == dict.fromkeys(ends, 0), ends
+    if "jobcred" in ends:
+        assert ends["train"]["finishedAt"] <= ends["jobcred"]["finishedAt"], ends
+    times = ", ".join(f"{name} ends at {end['finishedAt'][11:19]}" for name, end in ends.items())
+    return f"a token for the checkpoint, {times}"
 
 
 @situation
@@ -32,54 +73,41 @@ def a_deleted_pod_has_a_token_for_its_checkpoint(scene: Scene) -> str:
     job = scene.job()
     job.put(job.train, TRAIN_SECONDS=100, TRAIN_CHECKPOINT=6)
     job.start()
-    until("the training has begun", job.said)
-    pod = job.pod
-    kept: list[str] = []
-
-    def follow() -> None:
-        kept.append(scene.cluster.attempt("kubectl", "logs", "--follow", pod, "--container=train").stdout)
-
-    reader = threading.Thread(target=follow)
-    reader.start()
-    time.sleep(1)
-    before = time.monotonic()
-    scene.cluster.kubectl("delete", "pod", pod)
-    took = time.monotonic() - before
-    reader.join()
-    lines = [json.loads(line) for line in kept[0].splitlines()]
-    assert [line["at"] for line in lines[-3:]] == ["SIGTERM", "checkpoint", "end"], lines
-    assert lines[-2]["oid"] == scene.own, lines
-    # The agent ends when the training has ended. It does not use up the pod's time.
-    assert took < job.spec["terminationGracePeriodSeconds"]
-    return f"the pod is gone after {took:.1f} s, with a checkpoint of 6 s"
+    following = Following(scene, job)
+    scene.cluster.kubectl("delete", "pod", following.pod, "--wait=false")
+    return in_order(scene, *following.finish())
 
 
 @situation
 def a_training_ignores_its_signal(scene: Scene) -> str:
     job = scene.job()
     job.spec["terminationGracePeriodSeconds"] = 5
-    program = "import signal,time\nsignal.signal(15,lambda *_:0)\nwhile 1: time.sleep(1)"
+    program = "import signal,time\nsignal.signal(15,lambda *_:0)\nprint('begun',flush=True)\nwhile 1: time.sleep(1)"
     job.train["command"] = ["python3", "-c", program]
     job.start()
-    scene.cluster.kubectl("delete", "pod", job.pod, "--timeout=120s")
-    return "the kubelet ends it after the pod's time"
+    following = Following(scene, job)
+    scene.cluster.kubectl("delete", "pod", following.pod, "--wait=false")
+    _, ends = following.finish()
+    assert ends["train"]["exitCode"] == 137, ends
+    return f"the kubelet kills it after the pod's time. The agent exits with {ends['jobcred']['exitCode']}"
 
 
 @situation
-def an_evicted_pod_is_replaced(scene: Scene) -> str:
+def an_evicted_pod_has_a_token_for_its_checkpoint_and_is_replaced(scene: Scene) -> str:
     job = scene.job()
-    job.put(job.train, TRAIN_SECONDS=30, TRAIN_CHECKPOINT=2)
+    job.put(job.train, TRAIN_SECONDS=100, TRAIN_CHECKPOINT=2)
     job.start()
-    pod = job.pod
+    following = Following(scene, job)
     eviction = {
         "apiVersion": "policy/v1",
         "kind": "Eviction",
-        "metadata": {"name": pod, "namespace": "default"},
+        "metadata": {"name": following.pod, "namespace": "default"},
     }
-    path = f"/api/v1/namespaces/default/pods/{pod}/eviction"
+    path = f"/api/v1/namespaces/default/pods/{following.pod}/eviction"
     scene.cluster.kubectl("create", f"--raw={path}", "--filename=-", given=json.dumps(eviction))
-    until("another pod", lambda: any(one["metadata"]["name"] != pod for one in job.pods()))
-    return "another pod"
+    seen = in_order(scene, *following.finish())
+    until("another pod", lambda: any(one["metadata"]["name"] != following.pod for one in job.pods()))
+    return f"{seen}; another pod"
 
 
 @situation
@@ -89,12 +117,9 @@ def run_is_the_first_process(scene: Scene) -> str:
     job.train["env"] = []
     job.inject(job.train)
     job.train["command"] = ["jobcred", "run", "--", "python3", "train.py"]
-    job.put(job.train, TRAIN_SECONDS=60, TRAIN_CHECKPOINT=2)
+    job.put(job.train, TRAIN_SECONDS=100, TRAIN_CHECKPOINT=2)
     job.apply()
     until("the training has a token", lambda: job.pods() and job.runs("train") and job.asked())
-    assert job.principals() == {scene.own}, job.said()
-    before = time.monotonic()
-    scene.cluster.kubectl("delete", "pod", job.pod)
-    took = time.monotonic() - before
-    assert took < job.spec["terminationGracePeriodSeconds"]
-    return f"the pod is gone after {took:.1f} s, with a checkpoint of 2 s"
+    following = Following(scene, job)
+    scene.cluster.kubectl("delete", "pod", following.pod, "--wait=false")
+    return in_order(scene, *following.finish())

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 from cluster import ROOT, until
+from commands import in_pages, run_by
 from scene import situation
 
 if TYPE_CHECKING:
     from scene import Scene
 
 
-def fenced(page: str, language: str) -> list[str]:
-    """The lines of a page's first block in that language."""
-    found = re.search(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-    assert found, page
-    return found[1].splitlines()
-
-
 @situation
 def the_documented_lines_apply_the_manifests(scene: Scene) -> str:
-    for line in fenced("docs/kubernetes.md", "sh"):
+    *applied, logs = run_by("kubernetes")
+    for line in applied:
         done = scene.cluster.attempt("sh", "-c", f"cd {ROOT} && {line}")
         assert done.returncode == 0, done.stderr
         assert "arning" not in done.stderr, done.stderr
@@ -32,7 +27,8 @@ def the_documented_lines_apply_the_manifests(scene: Scene) -> str:
     try:
         until("the agent is restarted", lambda: job.pods() and job.restarts())
         # Without the webhook there is no identity. The agent says so, and does not take the node's.
-        text = job.logs("jobcred", "--previous") + job.logs("jobcred")
+        shown = scene.cluster.do("sh", "-c", logs.replace("POD", job.pod))
+        text = job.logs("jobcred", "--previous") + shown
         assert "azure.workload.identity/use" in text, text
     finally:
         job.delete()
@@ -52,10 +48,10 @@ def k1_unmodified_sdks_get_the_jobs_identity_as_shipped(scene: Scene) -> str:
 
 @situation
 def k2_the_documented_command_finds_the_endpoint_file(scene: Scene) -> str:
-    (line,) = fenced("docs/dialects.md", "yaml")
+    (line,) = {line for line in in_pages() if line.startswith("sh -c '. /")}
     job = scene.job()
     job.put(job.train, TRAIN_CLIENTS="managed")
-    job.train["command"] = json.loads(line.removeprefix("command: "))
+    job.train["command"] = shlex.split(line)
     job.document["spec"]["backoffLimit"] = 0
     job.complete()
     assert job.phase == "Succeeded", job.logs("train")
@@ -85,15 +81,21 @@ def c8_a_service_named_jobcred_endpoint(scene: Scene) -> str:
     scene.cluster.kubectl("create", "service", "clusterip", "jobcred-endpoint", "--tcp=80:80")
     try:
         job = scene.job()
-        job.put(job.train, TRAIN_CLIENTS="socket,managed")
+        # Without these two lines of the manifest, the variable of the Service reaches both containers.
+        job.spec["enableServiceLinks"] = True
+        job.agent["env"] = [item for item in job.agent["env"] if item["name"] != "JOBCRED_ENDPOINT_PORT"]
+        job.train["command"] = ["sh", "-c", "echo $JOBCRED_ENDPOINT_PORT; exec python3 train.py"]
+        job.put(job.train, TRAIN_CLIENTS="socket,aio")
         job.document["spec"]["backoffLimit"] = 0
         job.apply()
-        until("the pod has ended", lambda: job.phase == "Succeeded" or "mistake" in job.logs("jobcred"))
-        assert job.phase == "Succeeded", job.logs("jobcred")
+        until("the pod has ended", lambda: job.phase == "Succeeded" or job.restarts())
+        assert job.phase == "Succeeded", job.logs("jobcred") + job.logs("jobcred", "--previous")
+        assert job.logs("train").startswith("tcp://"), job.logs("train")
+        assert "JOBCRED_ENDPOINT_PORT" in job.logs("jobcred"), job.logs("jobcred")
         assert job.principals() == {scene.own}, job.said()
     finally:
         scene.cluster.kubectl("delete", "service", "jobcred-endpoint")
-    return "the Job runs"
+    return "the Job runs, and the agent says that it ignores the variable"
 
 
 @situation
@@ -118,7 +120,7 @@ def another_user_is_refused(scene: Scene) -> str:
 def processes_are_shared(scene: Scene) -> str:
     job = scene.job()
     job.spec["shareProcessNamespace"] = True
-    job.put(job.train, TRAIN_SECONDS=6)
+    job.put(job.train, TRAIN_SECONDS=30)
     job.start()
     look = "cat /proc/[0-9]*/comm; cat /proc/[0-9]*/environ | tr '\\0' '\\n' | grep -c FEDERATED || :"
     seen = scene.cluster.attempt(
@@ -138,6 +140,8 @@ def an_indexed_job(scene: Scene) -> str:
     job.put(job.train, TRAIN_CLIENTS="socket,managed", TRAIN_SECONDS=3)
     job.apply()
     scene.cluster.kubectl("wait", "--for=condition=Complete", f"job/{job.name}", "--timeout=120s")
+    found = [job.principals(pod=pod["metadata"]["name"]) for pod in job.pods()]
+    assert found == [{scene.own}] * 3, found
     return "three pods, each with its own agent"
 
 

@@ -10,6 +10,7 @@ import yaml
 from cluster import until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from cluster import Cluster
@@ -18,6 +19,11 @@ Document = dict[str, Any]
 
 TOKENS = "/var/run/secrets/azure/tokens"
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def documents(lines: Iterable[str]) -> list[Document]:
+    """The lines that are JSON: the others are of other programs in the container."""
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 class Job:
@@ -130,21 +136,21 @@ class Job:
         pid = next(line.split()[1] for line in listing.splitlines() if line.startswith(wanted))
         self._cluster.do("kill", f"-{name}", pid)
 
-    def logs(self, container: str, *options: str) -> str:
-        """What a container has written."""
-        return self._cluster.attempt("kubectl", "logs", self.pod, "--container", container, *options).stdout
+    def logs(self, container: str, *options: str, pod: str | None = None) -> str:
+        """What a container of its first pod, or of that pod, has written."""
+        return self._cluster.attempt("kubectl", "logs", pod or self.pod, "--container", container, *options).stdout
 
-    def said(self, container: str = "train") -> list[Document]:
+    def said(self, container: str = "train", pod: str | None = None) -> list[Document]:
         """The training's lines."""
-        return [json.loads(line) for line in self.logs(container).splitlines() if line.startswith("{")]
+        return documents(self.logs(container, pod=pod).splitlines())
 
-    def asked(self, container: str = "train") -> list[Document]:
+    def asked(self, container: str = "train", pod: str | None = None) -> list[Document]:
         """The training's lines about requests."""
-        return [line for line in self.said(container) if "client" in line]
+        return [line for line in self.said(container, pod) if "client" in line]
 
-    def principals(self, client: str | None = None) -> set[str]:
+    def principals(self, client: str | None = None, pod: str | None = None) -> set[str]:
         """The principals that the training had tokens of, and its errors."""
-        lines = [line for line in self.asked() if client in (None, line["client"])]
+        lines = [line for line in self.asked(pod=pod) if client in (None, line["client"])]
         return {line.get("oid") or line["error"] for line in lines}
 
     def unhealthy_events(self) -> list[Document]:

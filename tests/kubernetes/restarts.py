@@ -9,21 +9,28 @@ from cluster import until
 from scene import situation
 
 if TYPE_CHECKING:
+    from job import Job
     from scene import Scene
+
+
+def until_answered(scene: Scene, job: Job) -> None:
+    """Waits until a new request of the training is answered."""
+    seen = len(job.asked())
+    until("a request is answered", lambda: any(line.get("oid") == scene.own for line in job.asked()[seen:]))
 
 
 @situation
 def k3_the_agent_is_killed(scene: Scene) -> str:
     job = scene.job()
     # Each request is for a resource of its own: none is answered from the process's memory.
-    job.put(job.train, TRAIN_SECONDS=30, TRAIN_PAUSE=0.1, TRAIN_STEPS=1)
+    job.put(job.train, TRAIN_SECONDS=60, TRAIN_PAUSE=0.1, TRAIN_STEPS=1)
     job.start()
     until("the training has tokens", job.asked)
     # The kubelet restarts the agent at once. After another end within ten minutes it waits 10 s, then 20, 40 ...
     for times in (1, 2):
         job.signal("KILL")
         until("the agent is restarted", lambda times=times: job.restarts() == times and job.runs("jobcred"))  # type: ignore[misc]
-        time.sleep(2)
+        until_answered(scene, job)
     job.finish()
     lines = job.asked()
     failed = [line for line in lines if "error" in line]
@@ -35,11 +42,11 @@ def k3_the_agent_is_killed(scene: Scene) -> str:
 @situation
 def the_pin_over_a_restart(scene: Scene) -> str:
     job = scene.job()
-    job.put(job.train, TRAIN_SECONDS=12)
+    job.put(job.train, TRAIN_SECONDS=60)
     impostor = "99999999-9999-4999-8999-999999999999"
     with scene.turn.alone():
         job.start()
-        until("the training has a token", job.asked)
+        until("the training has a token", lambda: job.principals() == {scene.own})
         scene.cluster.order("/mint", mint="entra", impostor={**scene.cluster.application, "object_id": impostor})
         try:
             job.signal("KILL")
@@ -55,15 +62,16 @@ def the_pin_over_a_restart(scene: Scene) -> str:
 def a_hanging_agent_is_restarted(scene: Scene) -> str:
     job = scene.job()
     job.put(job.train, TRAIN_SECONDS=600)
+    # The kubelet would give it all of this without the probe's own period.
+    job.spec["terminationGracePeriodSeconds"] = 3600
     job.start()
     until("the training has tokens", job.asked)
     before, stopped = job.restarts(), time.monotonic()
     job.signal("STOP")
-    # Well before the pod's 120 s, which the kubelet gives it without the probe's own period.
-    until("the agent is restarted", lambda: job.restarts() > before and job.runs("jobcred"), 100)
+    until("the agent is restarted", lambda: job.restarts() > before and job.runs("jobcred"))
     took = time.monotonic() - stopped
-    asked = len(job.asked())
-    until("a request is answered", lambda: any("oid" in line for line in job.asked()[asked:]))
+    assert job.status("jobcred")["lastState"]["terminated"]["exitCode"] == 137, job.status("jobcred")
+    until_answered(scene, job)
     return f"restarted after {took:.0f} s"
 
 
@@ -142,8 +150,9 @@ def the_kubelet_is_restarted(scene: Scene) -> str:
     job.put(job.train, TRAIN_SECONDS=25, TRAIN_PAUSE=0.25)
     with scene.turn.alone():
         job.start()
+        before = scene.cluster.do("pgrep", "-x", "kubelet")
         scene.cluster.do("pkill", "-9", "-x", "kubelet")
-        until("another kubelet", lambda: scene.cluster.attempt("pgrep", "-x", "kubelet").stdout)
+        until("another kubelet", lambda: scene.cluster.attempt("pgrep", "-x", "kubelet").stdout not in ("", before))
         job.finish()
     assert job.principals() == {scene.own}
     assert job.restarts() == 0
