@@ -22,6 +22,9 @@ use crate::token::{IssuedToken, Mint, Principal, decode_claims, guid, random_sec
 /// The one value of `client_assertion_type` that there is.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
+/// The scopes of `openid` and its kin, which name no resource.
+const OPENID_SCOPES: [&str; 3] = ["openid", "profile", "offline_access"];
+
 /// How an [`Entra`] double behaves when nothing else is said.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -303,7 +306,7 @@ impl Core {
             }
         }
         let scope = field("scope").ok_or_else(|| missing("scope"))?;
-        let Some(resource) = scope.strip_suffix("/.default") else {
+        let Some(resource) = resource_of(scope) else {
             let words = format!(
                 "The provided value for scope {scope} is not valid. Client credential flows must have a scope value \
                  with /.default suffixed to the resource identifier (application ID URI)."
@@ -441,9 +444,33 @@ impl Core {
                 "authorization_endpoint": format!("{base}/oauth2/v2.0/authorize"),
                 "token_endpoint": format!("{base}/oauth2/v2.0/token"),
                 "device_authorization_endpoint": format!("{base}/oauth2/v2.0/devicecode"),
+                "jwks_uri": format!("{base}/discovery/v2.0/keys"),
             }),
         )
     }
+
+    /// What MSAL asks first, to learn whether it knows the authority and by which names.
+    fn instances(&self, request: &Received) -> Reply {
+        let host = request.header("host").unwrap_or_default();
+        let tenant = &self.options.application.tenant_id;
+        Reply::json(
+            200,
+            &json!({
+                "tenant_discovery_endpoint": format!("https://{host}/{tenant}/v2.0/.well-known/openid-configuration"),
+                "api-version": "1.1",
+                "metadata": [{"preferred_network": host, "preferred_cache": host, "aliases": [host]}],
+            }),
+        )
+    }
+}
+
+/// The one resource of a scope. MSAL adds `openid` and its kin in any order, and Entra ignores them here.
+fn resource_of(scope: &str) -> Option<&str> {
+    let mut wanted = scope
+        .split(' ')
+        .filter(|word| !OPENID_SCOPES.contains(word));
+    let resource = wanted.next()?.strip_suffix("/.default")?;
+    wanted.next().is_none().then_some(resource)
 }
 
 impl Handler for Core {
@@ -456,6 +483,7 @@ impl Handler for Core {
             [tenant, "v2.0", ".well-known", "openid-configuration"] => {
                 Self::metadata(tenant, request)
             }
+            ["common", "discovery", "instance"] => self.instances(request),
             _ => Reply::status(404),
         }
     }

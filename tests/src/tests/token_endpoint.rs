@@ -127,6 +127,28 @@ fn a_client_secret_is_the_other_way() {
 }
 
 #[test]
+fn msal_finds_the_authority_and_gets_a_token_with_openid_scopes() {
+    let setting = Setting::new(EntraOptions::default());
+    let (ca, authority) = (&setting.ca, setting.entra.authority());
+    let instances = get_tls(ca, &format!("{authority}/common/discovery/instance"), &[]).json();
+    let host = instances["metadata"][0]["preferred_network"]
+        .as_str()
+        .unwrap();
+    assert_eq!(authority, format!("https://{host}"));
+    let next = instances["tenant_discovery_endpoint"].as_str().unwrap();
+    let metadata = get_tls(ca, next, &[]).json();
+    let tenant = &setting.entra.options().application.tenant_id;
+    assert_eq!(metadata["issuer"], format!("{authority}/{tenant}/v2.0"));
+
+    let secret = setting.entra.client_secret().to_owned();
+    let scope = "openid https://storage.azure.com/.default offline_access profile";
+    let answer = setting.ask(&[("client_secret", &secret), ("scope", scope)]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let claims = decode_claims(answer.json()["access_token"].as_str().unwrap()).unwrap();
+    assert_eq!(claims["aud"], "https://storage.azure.com");
+}
+
+#[test]
 fn every_field_is_looked_at() {
     let setting = Setting::new(EntraOptions {
         refused_resources: vec!["https://example.org".to_owned()],
@@ -139,6 +161,12 @@ fn every_field_is_looked_at() {
         ("client_id", "6f1f3c9a-0d5e-4f0b-9d63-3f2b8f6f7a10", 700_016),
         ("scope", "", 900_144),
         ("scope", "https://storage.azure.com", 1_002_012),
+        ("scope", "openid profile", 1_002_012),
+        (
+            "scope",
+            "https://storage.azure.com/.default https://vault.azure.net/.default",
+            1_002_012,
+        ),
         ("scope", "https://example.org/.default", 500_011),
     ] {
         let answer = setting.ask(&[("client_secret", &secret), (name, value)]);
