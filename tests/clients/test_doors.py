@@ -22,7 +22,7 @@ LIFETIME = 3600
 
 @contextmanager
 def redirecting(location: str) -> Iterator[tuple[str, list[str]]]:
-    """A web server that sends everybody elsewhere: its address, and the paths that it was asked for."""
+    """A web server that redirects every request: its address, and the paths that it was asked for."""
     asked: list[str] = []
 
     class Elsewhere(BaseHTTPRequestHandler):
