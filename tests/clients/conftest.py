@@ -49,7 +49,12 @@ SMOKE = (
     "test_proxy_variables.py::test_l1_a_run_without_endpoints_adds_variables_of_its_own_name_alone",
     *(
         f"test_l1_an_sdk_finds_the_same_identity_with_endpoints_off_as_without_jobcred[{sdk}]"
-        for sdk in ("python-compute-identity", "node-kubernetes-workload-identity", "go-app-service")
+        for sdk in (
+            "python-compute-identity",
+            "node-kubernetes-workload-identity",
+            "go-app-service",
+            "java-app-service",
+        )
     ),
     "test_doors.py::test_s1_a_redirect_to_the_socket_gets_no_token",
     "test_doors.py::test_l2_what_asks_by_nodes_fetch_gets_the_jobs_own_identity[fetch]",

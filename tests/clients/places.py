@@ -48,12 +48,6 @@ def installed(name: str, inside: str) -> str:
     return str(path)
 
 
-def missing(name: str) -> str | None:
-    """Why `tests/setup clients` could put nothing into `.tools/NAME`; `None` where it did."""
-    path = ROOT / ".tools" / name / "missing"
-    return path.read_text().strip() if path.exists() else None
-
-
 def crates() -> str:
     """The program of `tests/clients/rust`: `JOBCRED_RUST_SDKS` if that is set, else what `make test-clients` built."""
     path = Path(os.environ.get("JOBCRED_RUST_SDKS") or ROOT / "target" / "sdks" / "debug" / "unmodified-sdks")

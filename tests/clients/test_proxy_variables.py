@@ -78,8 +78,6 @@ class Fetcher:
 
     name: str
     command: Callable[[], list[str]]
-    # What `tests/setup` may leave out.
-    needs: str = ""
     # Whether it knows the value that exempts every host, and so goes by no proxy with it.
     knows_all: bool = True
 
@@ -95,8 +93,8 @@ FETCHERS = (
     Fetcher("mltable", of_python("dataprep", "mltable"), knows_all=False),
     Fetcher("azure_node", lambda: [*node("fetch.mjs"), "azure"], knows_all=False),
     Fetcher("undici", lambda: [*node("fetch.mjs"), "undici"]),
-    Fetcher("go", lambda: go("fetch"), needs="go"),
-    Fetcher("azure_java", lambda: java("Fetch"), needs="java"),
+    Fetcher("go", lambda: go("fetch")),
+    Fetcher("azure_java", lambda: java("Fetch")),
 )
 
 
@@ -110,8 +108,6 @@ def proxies() -> Iterator[Proxies]:
 def test_l1_c3_c4_a_run_changes_nothing_but_the_way_to_loopback(
     fetcher: Fetcher, proxies: Proxies, scene: Callable[..., Scene]
 ) -> None:
-    if fetcher.needs and (reason := places.missing(fetcher.needs)):
-        pytest.skip(reason)
     chosen = platform("compute-identity")
     machine = scene(chosen.config(3600))
     job = machine.environment(chosen.environment(machine.doubles, machine.directory)) | proxies.variables
