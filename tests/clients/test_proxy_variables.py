@@ -139,6 +139,10 @@ def test_l1_c3_c4_a_run_changes_nothing_but_the_way_to_loopback(
             *(f"{name}, on: {host}: {on[host]}, not {want[host]}" for host in working if on[host] != want[host]),
         ]
 
+    # A program that fetches nothing would find the same everywhere.
+    assert ways({}, [])["other.example"] == PROXIED
+    assert ways(both("127.0.0.1"), [])["127.0.0.1"] == DIRECT
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
         wrong = [line for lines in pool.map(look, EXEMPTIONS) for line in lines]
     assert wrong == [], "\n".join(wrong)
