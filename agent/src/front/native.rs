@@ -66,8 +66,8 @@ pub struct NativeApi {
     pub turned_away: TurnedAway,
     /// How often this job's agent was started again before.
     pub restarts: u32,
-    /// Whether there are no tokens for a fault of jobcred's own. `/readyz` then says `internal`: nobody refused anything, and COMMAND
-    /// must not be kept from starting.
+    /// Whether there are no tokens because of jobcred or of a setting of this machine. `/readyz` then says `internal`: no issuer has
+    /// refused anything, and COMMAND must not be kept from starting.
     pub is_own_fault: bool,
     /// Where denials are written down.
     pub journal: Journal,
