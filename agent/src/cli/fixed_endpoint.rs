@@ -103,7 +103,7 @@ impl FixedEndpoint {
         let listener = TcpListener::bind(self.address).inspect_err(|error| {
             if error.kind() == io::ErrorKind::AddrInUse && !self.file.has_an_agent() {
                 self.was_taken = true;
-                // It leads nobody to that program, and an agent that is started next does not use the secret again.
+                // The file must not lead to that program, and an agent that is started next must not use the secret again.
                 self.file.remove();
             }
         })?;

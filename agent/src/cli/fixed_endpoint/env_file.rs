@@ -94,6 +94,8 @@ impl EnvFile {
             write(&self.path, &text, self.group)?;
             keys
         };
+        // A lock of an earlier try would stand in the way of this one.
+        self.lock = None;
         self.lock = lock(&self.path).ok();
         Ok(FoundKeys { keys, is_renewed })
     }
@@ -103,7 +105,7 @@ impl EnvFile {
         lock(&self.path).is_err_and(|errno| errno == Errno::EWOULDBLOCK)
     }
 
-    /// Removes it. A failure is no matter: the next keys are new all the same.
+    /// Removes it. A failure does not matter, because this agent makes new keys anyway.
     pub(super) fn remove(&self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -373,9 +375,11 @@ mod tests {
         let mut serving = new();
         assert!(!serving.keys(address).unwrap().is_renewed);
         assert!(second.has_an_agent());
+        serving.keys(address).unwrap();
+        assert!(second.has_an_agent(), "a second try loses the lock");
         drop(serving);
         assert!(!second.has_an_agent());
-        // Another port: whoever has sourced the file must do so again.
+        // With another port, containers that sourced the file must do so again.
         let moved = "127.0.0.1:4568".parse().unwrap();
         assert!(new().keys(moved).unwrap().is_renewed);
     }
